@@ -1,0 +1,39 @@
+//! Linux in, safe types out: the only unsafe code of Driftmark.
+//!
+//! In the order of the way through:
+//!
+//! - [`tree`]: one file system, opened so that nothing mounted above hides anything.
+//! - [`dir`]: one directory of it; everything below is reached by single names from here.
+//! - [`names`]: what a directory lists.
+//! - [`stat`]: what one path is.
+//! - [`xattrs`], [`flags`]: what else the file system holds about it.
+//! - [`mounts`]: what is mounted where, and when that changes.
+//! - [`boot`]: which boot this is, and how long ago it was.
+//! - [`process`], [`page_cache`]: leaving the machine as it was.
+//!
+//! A wrapper here is one system call with its fallback; it returns owned descriptors and [`std::io::Result`], whose
+//! path the caller adds. No text leaves this crate: names, targets and values are bytes.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("driftmark-kernel speaks to Linux only");
+
+pub mod boot;
+pub mod dir;
+pub mod flags;
+#[cfg(test)]
+mod lab;
+pub mod mounts;
+pub mod names;
+pub mod page_cache;
+pub mod process;
+pub mod stat;
+mod sys;
+pub mod tree;
+pub mod xattrs;
+
+pub use dir::Dir;
+pub use mounts::Mount;
+pub use names::Names;
+pub use stat::{FileKind, Stat};
+pub use tree::{Access, Tree};
+pub use xattrs::Xattrs;

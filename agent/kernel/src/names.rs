@@ -1,0 +1,179 @@
+//! An open directory in, its names out, in buffers that are used again for the next one.
+
+use std::ffi::CStr;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{RawDir, SeekFrom};
+
+use crate::stat::FileKind;
+
+/// The names that a directory lists. Fill it with [`crate::Dir::names`], any number of times.
+///
+/// Holds all names of one directory: about 40 bytes a name, and no cap, as a skipped name would be an unseen file.
+#[derive(Debug, Default)]
+pub struct Names {
+    scratch: Vec<u8>,
+    bytes: Vec<u8>,
+    listed: Vec<Listed>,
+}
+
+/// One name of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The name as the file system spells it; never `.` or `..`.
+    pub name: &'a CStr,
+    /// What the directory says it is: a hint for ordering work, `None` if it does not say. `statx` decides.
+    pub kind: Option<FileKind>,
+    /// The inode number that the directory says; for a mount point, of what lies beneath.
+    pub ino: u64,
+}
+
+impl Names {
+    /// No names and no buffers yet.
+    pub fn new() -> Names {
+        Names::default()
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Whether the directory was empty.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// The names, in the file system's order or, after [`Names::sort`], in byte order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Name<'_>> {
+        self.listed.iter().map(|listed| Name {
+            name: CStr::from_bytes_with_nul(&self.bytes[listed.span.clone()])
+                .expect("every name was stored with the one zero byte that ends it"),
+            kind: listed.kind,
+            ino: listed.ino,
+        })
+    }
+
+    /// Puts the names in byte order, which within one directory is path-component order.
+    pub fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.listed
+            .sort_unstable_by(|a, b| bytes[a.span.clone()].cmp(&bytes[b.span.clone()]));
+    }
+
+    /// Lists `dir` from its start, whatever was read of it before.
+    pub(crate) fn read(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.bytes.clear();
+        self.listed.clear();
+        self.scratch.reserve(SCRATCH_BYTES);
+        rustix::fs::seek(dir, SeekFrom::Start(0))?;
+        let mut entries = RawDir::new(dir, self.scratch.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes_with_nul();
+            if name == b".\0" || name == b"..\0" {
+                continue;
+            }
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(name);
+            self.listed.push(Listed {
+                span: start..self.bytes.len(),
+                kind: FileKind::from_rustix(entry.file_type()),
+                ino: entry.ino(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Listed {
+    span: Range<usize>,
+    kind: Option<FileKind>,
+    ino: u64,
+}
+
+/// One `getdents64` for nearly every directory of a real root; far above the longest entry a file system may return.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+    use std::fs::File;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+    use crate::lab;
+    use crate::tree::Tree;
+
+    #[test]
+    fn every_name_comes_back_byte_for_byte() {
+        let place = lab::place();
+        let hostile: [&[u8]; 8] = [
+            b"\xff\xfe not text",
+            b"new\nline",
+            b"\x1b[31mred",
+            b" ",
+            b"...",
+            b"-rf",
+            b"back\\slash",
+            &[b'x'; 255],
+        ];
+        for name in hostile {
+            File::create_new(place.path().join(OsStr::from_bytes(name))).expect("create file");
+        }
+        let mut dir = Tree::plain(place.path())
+            .and_then(|tree| tree.root())
+            .expect("open");
+        let mut names = Names::new();
+        dir.names(&mut names).expect("list");
+        names.sort();
+        let listed: Vec<&[u8]> = names.iter().map(|name| name.name.to_bytes()).collect();
+        let expected: Vec<&[u8]> = hostile
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        assert_eq!(listed, expected);
+        for name in names.iter() {
+            assert_eq!(dir.stat_at(name.name).expect("statx").ino, name.ino);
+            assert!(dir.open_file(name.name).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_directory_larger_than_the_buffer_is_listed_whole_and_again() {
+        let place = lab::place();
+        for number in 0..5000 {
+            let name = format!("{number:0200}");
+            File::create_new(place.path().join(name)).expect("create file");
+        }
+        let mut dir = Tree::plain(place.path())
+            .and_then(|tree| tree.root())
+            .expect("open");
+        let mut names = Names::new();
+        for _ in 0..2 {
+            dir.names(&mut names).expect("list");
+            let unique: BTreeSet<&CStr> = names.iter().map(|name| name.name).collect();
+            assert_eq!((names.len(), unique.len()), (5000, 5000));
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_lists_nothing_and_forgets_the_one_before() {
+        let place = lab::place();
+        std::fs::create_dir(place.path().join("empty")).expect("create directory");
+        let mut dir = Tree::plain(place.path())
+            .and_then(|tree| tree.root())
+            .expect("open");
+        let mut names = Names::new();
+        dir.names(&mut names).expect("list");
+        assert_eq!(names.len(), 1);
+        let mut empty = dir.open_dir(c"empty").expect("open");
+        empty.names(&mut names).expect("list");
+        assert!(names.is_empty());
+    }
+}

@@ -1,0 +1,61 @@
+//! Nothing in, what this process holds of the machine's memory out.
+
+use std::io;
+
+/// The most memory that this process ever had resident, in KiB (`VmHWM`).
+///
+/// # Errors
+/// `/proc` is not mounted, or says nothing of it (`InvalidData`).
+pub fn peak_resident_kib() -> io::Result<u64> {
+    let status = std::fs::read("/proc/self/status")?;
+    peak_in(&status).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, NoPeak))
+}
+
+/// Gives memory that was freed back to the machine, after a scan has let go of its buffers.
+///
+/// Does nothing where the C library gives it back by itself.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    crate::sys::trim_heap();
+}
+
+/// `/proc/self/status` has no line `VmHWM: N kB`.
+#[derive(Debug, thiserror::Error)]
+#[error("read VmHWM from /proc/self/status")]
+struct NoPeak;
+
+fn peak_in(status: &[u8]) -> Option<u64> {
+    let line = status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"VmHWM:"))?;
+    let number = str::from_utf8(line).ok()?.trim().strip_suffix(" kB")?;
+    number.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_read_and_covers_what_was_touched() {
+        let touched = vec![1_u8; 8 << 20];
+        assert!(peak_resident_kib().expect("own status") >= touched.len() as u64 / 1024);
+        drop(touched);
+        trim_heap();
+    }
+
+    #[test]
+    fn a_status_without_a_peak_has_none() {
+        assert_eq!(peak_in(b"Name:\tx\nVmHWM:\t    1234 kB\n"), Some(1234));
+        for status in [
+            &b""[..],
+            b"VmHWM:",
+            b"VmHWM: kB",
+            b"VmHWM: -1 kB",
+            b"VmHWM: \xff kB",
+            b"XVmHWM: 1 kB",
+        ] {
+            assert_eq!(peak_in(status), None);
+        }
+    }
+}
