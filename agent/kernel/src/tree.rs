@@ -215,6 +215,9 @@ mod tests {
     fn no_device_can_be_opened_in_a_clone() {
         lab::with_own_mounts(|place| {
             lab::one_of_each(place);
+            if !place.join("char-device").exists() {
+                return; // The lab said why.
+            }
             let tree = Tree::private_clone(place).expect("clone");
             let opened = rustix::fs::openat(&tree, c"char-device", OFlags::RDONLY, Mode::empty());
             assert_eq!(opened.err(), Some(rustix::io::Errno::ACCESS));
