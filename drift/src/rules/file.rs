@@ -1,0 +1,212 @@
+//! Rule files as people write them: TOML in, [`SourcedRule`]s out.
+
+use serde::Deserialize;
+
+use super::{Rule, RuleType, Rules, Shape};
+use crate::glob::{BadPattern, Pattern};
+
+/// A rule file, read and checked by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFile {
+    /// What it is called in messages.
+    pub name: String,
+    /// Its rules in order, one for each path that is written.
+    pub rules: Vec<SourcedRule>,
+}
+
+/// A rule with where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcedRule {
+    /// The rule.
+    pub rule: Rule,
+    /// The file that it comes from.
+    pub file: String,
+    /// Which `[[rule]]` of the file, from 1.
+    pub number: usize,
+    /// Who wrote the file.
+    pub origin: Origin,
+    /// Why it is allowed. For people; no part of the manifest.
+    pub reason: Option<String>,
+}
+
+/// Who wrote a rule file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The image's maker: these rules come first.
+    Image,
+    /// The distribution that the image is made from.
+    Distribution,
+}
+
+/// Why text is not a rule file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRuleFile {
+    /// It is longer than [`RuleFile::MAX_BYTES`].
+    #[error("read rules {file}: longer than {} bytes", RuleFile::MAX_BYTES)]
+    TooLong {
+        /// The file.
+        file: String,
+    },
+    /// Not TOML, an unknown or doubled key, an unknown type.
+    #[error("read rules {file}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// What is wrong, with its line.
+        source: toml::de::Error,
+    },
+    /// Keys that do not go together.
+    #[error("rule {number} of {file}: {problem}")]
+    Keys {
+        /// The file.
+        file: String,
+        /// Which rule, from 1.
+        number: usize,
+        /// What does not go together.
+        problem: &'static str,
+    },
+    /// A path is not a pattern.
+    #[error("rule {number} of {file}: path {pattern:?}")]
+    Pattern {
+        /// The file.
+        file: String,
+        /// Which rule, from 1.
+        number: usize,
+        /// The path as written.
+        pattern: String,
+        /// What is wrong with it.
+        source: BadPattern,
+    },
+    /// More than [`Rules::MAX_COUNT`].
+    #[error("read rules {file}: more than {} rules", Rules::MAX_COUNT)]
+    TooMany {
+        /// The file.
+        file: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    rule: Vec<WrittenRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    r#type: WrittenType,
+    path: Option<String>,
+    paths: Option<Vec<String>>,
+    shape: Option<WrittenShape>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum WrittenType {
+    Volatile,
+    FirstBoot,
+    AppendOnly,
+    Content,
+    Absent,
+    Covered,
+    Shape,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum WrittenShape {
+    MachineId,
+    HostKey,
+    LdSoCache,
+}
+
+impl RuleFile {
+    /// A hundred times the longest that ships.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+
+    /// Reads a rule file; `name` is what it is called in messages.
+    ///
+    /// # Errors
+    /// See [`BadRuleFile`]. Shadowing is checked when all files are put together: [`Rules::build`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, BadRuleFile> {
+        let file = || name.to_owned();
+        if text.len() > Self::MAX_BYTES {
+            return Err(BadRuleFile::TooLong { file: file() });
+        }
+        let written: Written = toml::from_str(text).map_err(|source| BadRuleFile::Syntax {
+            file: file(),
+            source,
+        })?;
+        let mut rules = Vec::new();
+        for (index, written) in written.rule.into_iter().enumerate() {
+            let number = index + 1;
+            let keys = |problem| BadRuleFile::Keys {
+                file: file(),
+                number,
+                problem,
+            };
+            let rule_type = written.rule_type().map_err(keys)?;
+            for text in written.paths().map_err(keys)? {
+                let pattern =
+                    Pattern::new(text.as_bytes()).map_err(|source| BadRuleFile::Pattern {
+                        file: file(),
+                        number,
+                        pattern: text.clone(),
+                        source,
+                    })?;
+                if rules.len() == Rules::MAX_COUNT {
+                    return Err(BadRuleFile::TooMany { file: file() });
+                }
+                rules.push(SourcedRule {
+                    rule: Rule { rule_type, pattern },
+                    file: file(),
+                    number,
+                    origin: Origin::Image,
+                    reason: written.reason.clone(),
+                });
+            }
+        }
+        Ok(Self {
+            name: file(),
+            rules,
+        })
+    }
+}
+
+impl WrittenRule {
+    fn rule_type(&self) -> Result<RuleType, &'static str> {
+        let plain = match self.r#type {
+            WrittenType::Volatile => RuleType::Volatile,
+            WrittenType::FirstBoot => RuleType::FirstBoot,
+            WrittenType::AppendOnly => RuleType::AppendOnly,
+            WrittenType::Content => RuleType::Content,
+            WrittenType::Absent => RuleType::Absent,
+            WrittenType::Covered => RuleType::Covered,
+            WrittenType::Shape => {
+                return match self.shape {
+                    Some(WrittenShape::MachineId) => Ok(RuleType::Shape(Shape::MachineId)),
+                    Some(WrittenShape::HostKey) => Ok(RuleType::Shape(Shape::HostKey)),
+                    Some(WrittenShape::LdSoCache) => Ok(RuleType::Shape(Shape::LdSoCache)),
+                    None => Err("type `shape` needs the key `shape`"),
+                };
+            }
+        };
+        if self.shape.is_some() {
+            Err("the key `shape` goes with type `shape` alone")
+        } else {
+            Ok(plain)
+        }
+    }
+
+    fn paths(&self) -> Result<Vec<String>, &'static str> {
+        match (&self.path, &self.paths) {
+            (Some(path), None) => Ok(vec![path.clone()]),
+            (None, Some(paths)) if !paths.is_empty() => Ok(paths.clone()),
+            (None, Some(_)) => Err("`paths` is empty"),
+            (None, None) => Err("neither `path` nor `paths` is there"),
+            (Some(_), Some(_)) => Err("both `path` and `paths` are there"),
+        }
+    }
+}
