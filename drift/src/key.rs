@@ -66,10 +66,13 @@ pub enum KeyError {
     /// A kind of key that is not supported.
     #[error("not an Ed25519 or ECDSA P-256 public key")]
     Algorithm,
-    /// A private key that does not fit together.
+    /// A P-256 key without its public half, which is not worked out here.
     #[error(
-        "not an Ed25519 or ECDSA P-256 private key (PKCS#8, unencrypted, with the public half if P-256)"
+        "P-256 private key lacks its public half: `openssl ec -in OLD | openssl pkcs8 -topk8 -nocrypt` puts it there"
     )]
+    NoPublicHalf,
+    /// A private key that does not fit together.
+    #[error("not an Ed25519 or ECDSA P-256 private key (PKCS#8, not encrypted)")]
     Private,
 }
 
@@ -88,6 +91,9 @@ const P256_SPKI: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 /// PKCS#8 v1 of Ed25519 up to the 32 bytes of the seed (RFC 8410): the form that every openssl reads.
 const ED25519_PKCS8: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+/// PKCS#8 of P-256 up to the 32 bytes of the private half, where nothing follows them (RFC 5915).
+const P256_PKCS8_WITHOUT_PUBLIC: &[u8] =
+    b"\x30\x41\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x27\x30\x25\x02\x01\x01\x04\x20";
 const UNCOMPRESSED_POINT: u8 = 4;
 
 impl TrustedKey {
@@ -200,7 +206,7 @@ impl SigningKey {
     }
 
     /// Takes the one private key of a PEM file, as openssl makes them: PKCS#8, not encrypted. A P-256 key must have
-    /// its public half in it (`openssl pkey -in OLD -out NEW` puts it there).
+    /// its public half in it, as `openssl genpkey` puts it there.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -218,6 +224,9 @@ impl SigningKey {
         }
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8) {
             return Ok(Self::of(Pair::Ed25519(pair)));
+        }
+        if pkcs8.starts_with(P256_PKCS8_WITHOUT_PUBLIC) {
+            return Err(KeyError::NoPublicHalf);
         }
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8, random)
             .map(|pair| Self::of(Pair::EcdsaP256(pair)))

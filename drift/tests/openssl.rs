@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use drift::key::{SigningKey, TrustedKey};
+use drift::key::{KeyError, SigningKey, TrustedKey};
 use drift::signature::Envelope;
 use drift::statement::{Predicate, Provenance, Statement, Subject, SubjectDigest};
 use drift::{Blake3, Sha256};
@@ -141,6 +141,25 @@ fn a_p256_key_of_openssl_signs_and_verifies() {
     };
     assert!(desk.run("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"));
     both_ways(&desk, P256_SIGN, P256_VERIFY);
+}
+
+#[test]
+fn a_p256_key_without_its_public_half_is_refused_by_that_reason() {
+    let Some(desk) = Desk::new("half") else {
+        return;
+    };
+    assert!(desk.run("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"));
+    assert!(desk.run("ec -in key.pem -no_public -out half.sec1"));
+    assert!(desk.run("pkcs8 -topk8 -nocrypt -in half.sec1 -out half.pem"));
+    let refused = SigningKey::from_pem(&desk.read("half.pem"), &SystemRandom::new());
+    assert!(
+        matches!(refused, Err(KeyError::NoPublicHalf)),
+        "{refused:?}"
+    );
+    // What the message tells people to do.
+    assert!(desk.run("ec -in half.pem -out whole.sec1"));
+    assert!(desk.run("pkcs8 -topk8 -nocrypt -in whole.sec1 -out whole.pem"));
+    assert_eq!(desk.read("whole.pem"), desk.read("key.pem"));
 }
 
 #[test]
