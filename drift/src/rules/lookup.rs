@@ -39,16 +39,26 @@ impl Index {
 
     /// The first literal rule that matches the path, or is volatile and matches a directory above it.
     fn first_literal(&self, path: &[u8]) -> Option<usize> {
-        let mut first = self.literal.get(path).copied();
+        let here = self.literal.get(path).copied();
+        here.into_iter()
+            .chain(self.first_volatile_literal(path))
+            .min()
+    }
+
+    /// The first literal volatile rule that matches the path or a directory above it.
+    fn first_volatile_literal(&self, path: &[u8]) -> Option<usize> {
         if self.volatile.is_empty() {
-            return first;
+            return None;
         }
-        for (end, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
-            if let Some(&nth) = self.volatile.get(&path[..end]) {
-                first = Some(first.map_or(nth, |first| first.min(nth)));
-            }
-        }
-        first
+        let above = path
+            .iter()
+            .enumerate()
+            .filter(|&(_, &byte)| byte == b'/')
+            .map(|(end, _)| &path[..end]);
+        above
+            .chain([path])
+            .filter_map(|path| self.volatile.get(path).copied())
+            .min()
     }
 }
 
@@ -93,13 +103,29 @@ impl Rules {
 
     /// Whether a walk must enter this directory: something below it may be held.
     ///
-    /// Not where it is volatile, unless a rule that comes before says something about what is below.
+    /// Not where a volatile rule reaches below it, unless a rule that comes before says something about what is there.
+    /// What counts at the directory itself does not matter: below a mount point that is `covered` first and `volatile`
+    /// then, nothing is held.
     pub fn descend(&self, directory: &TreePath) -> bool {
-        match self.first_match(directory) {
-            Some((nth, rule)) if rule.rule_type == RuleType::Volatile => self.rules[..nth]
+        let reaches =
+            |rule: &Rule| rule.rule_type == RuleType::Volatile && rule.counts_at(directory);
+        let literal = self.index.first_volatile_literal(directory.as_bytes());
+        let before = literal.unwrap_or(usize::MAX);
+        let wild = self
+            .index
+            .wild
+            .iter()
+            .copied()
+            .take_while(|&nth| nth < before);
+        match wild
+            .into_iter()
+            .find(|&nth| reaches(&self.rules[nth]))
+            .or(literal)
+        {
+            Some(nth) => self.rules[..nth]
                 .iter()
                 .any(|earlier| earlier.pattern.may_match_below(directory)),
-            _ => true,
+            None => true,
         }
     }
 

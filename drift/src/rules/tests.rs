@@ -161,6 +161,15 @@ fn the_first_match_wins_and_volatile_reaches_below() {
 }
 
 #[test]
+fn a_mount_point_that_is_covered_and_volatile_is_not_entered() {
+    let rules = rules(&[one("covered", "/proc"), one("volatile", "/proc")].concat());
+    let kind = Kind::Directory;
+    assert!(rules.allowance(&path("/proc"), kind).covered);
+    assert_eq!(rules.allowance(&path("/proc/1"), kind), Allowance::ALL);
+    assert!(!rules.descend(&path("/proc")));
+}
+
+#[test]
 fn below_a_wildcard_root_only_the_first_directory_is_the_root() {
     let rules = rules(&one("volatile", "/var/cache/**"));
     assert!(rules.is_volatile_root(&path("/var/cache/a")));
