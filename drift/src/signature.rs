@@ -141,6 +141,17 @@ impl Envelope {
         })
     }
 
+    /// Signs beside whoever signed already.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn add(&mut self, key: &SigningKey, random: &dyn SecureRandom) -> Result<(), NoRandomness> {
+        let Self { signatures, .. } = Self::sign(self.payload.clone(), key, random)?;
+        self.signatures.retain(|other| signatures.iter().all(|new| new.key_id != other.key_id));
+        self.signatures.extend(signatures);
+        Ok(())
+    }
+
     /// The bytes to be signed elsewhere.
     pub fn pae(&self) -> Vec<u8> {
         pae(PAYLOAD_TYPE, &self.payload)

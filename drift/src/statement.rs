@@ -146,6 +146,11 @@ impl Artifact {
 impl Provenance {
     /// Versioned name of this predicate.
     pub const PREDICATE_TYPE: &str = "https://driftmark.dev/manifest/v1";
+
+    /// The build, `default` where the image has only one.
+    pub fn build_name(&self) -> &str {
+        self.build.as_ref().map_or("default", Label::as_str)
+    }
 }
 
 impl Statement {

@@ -1,0 +1,107 @@
+//! How much of an image its rules leave unheld: rules are easily too wide, and nobody notices.
+
+use std::path::Path;
+
+use drift::TreePath;
+use drift::rules::{Built, RuleType, SourcedRule};
+
+use super::{BakeError, no_rules};
+use crate::scan::filesystems::Filesystems;
+use crate::scan::{Visit, Walk, mounts};
+
+/// What each rule allows, and how much lies under volatile ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Entries that each rule is the first to match, in the order of the rules.
+    pub matched: Vec<u64>,
+    /// Paths of the tree, all and under volatile rules.
+    pub entries: Part,
+    /// Bytes of regular files.
+    pub bytes: Part,
+    /// Regular files that someone may execute.
+    pub executables: Part,
+    /// Executables under each volatile rule.
+    volatile_executables: Vec<u64>,
+}
+
+/// A part of a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    /// What lies under volatile rules.
+    pub volatile: u64,
+    /// All there is.
+    pub all: u64,
+}
+
+impl Part {
+    fn add(&mut self, amount: u64, is_volatile: bool) {
+        self.all += amount;
+        if is_volatile {
+            self.volatile += amount;
+        }
+    }
+
+    /// In percent; 0 of nothing.
+    pub fn percent(self) -> f64 {
+        if self.all == 0 { 0.0 } else { self.volatile as f64 * 100.0 / self.all as f64 }
+    }
+}
+
+impl Share {
+    /// More executables than this under `volatile` is an error.
+    pub const MAX_EXECUTABLE_PERCENT: f64 = 2.0;
+
+    /// Walks everything, whatever the rules say, without opening any file.
+    pub(super) fn measure(root: &Path, built: &Built) -> Result<Self, BakeError> {
+        let failed = |source| BakeError::Root { path: root.to_owned(), source };
+        let table = mounts::table(root).unwrap_or_default();
+        let filesystems = Filesystems::open(root, &[], &table).map_err(failed)?;
+        let count = built.rules.len();
+        let mut share = Share { matched: vec![0; count], volatile_executables: vec![0; count], ..Share::default() };
+        let everything = no_rules();
+        let walked = Walk::new(&filesystems, &everything).run::<BakeError>(&mut |visit| {
+            match visit {
+                Visit::File { path, stat, .. } => share.add(built, &path, Some((stat.size, stat.mode & 0o111 != 0))),
+                Visit::Other { entry, .. } => share.add(built, &entry.path, None),
+                Visit::Gap(_) => {}
+            }
+            Ok(())
+        })?;
+        walked.map_err(failed)?;
+        Ok(share)
+    }
+
+    fn add(&mut self, built: &Built, path: &TreePath, file: Option<(u64, bool)>) {
+        let first = built.rules.first_match(path).map(|(nth, rule)| (nth, rule.rule_type == RuleType::Volatile));
+        let is_volatile = first.is_some_and(|(_, is_volatile)| is_volatile);
+        if let Some((nth, _)) = first {
+            self.matched[nth] += 1;
+        }
+        self.entries.add(1, is_volatile);
+        if let Some((size, is_executable)) = file {
+            self.bytes.add(size, is_volatile);
+            self.executables.add(u64::from(is_executable), is_volatile);
+            if let Some((nth, true)) = first.filter(|_| is_executable) {
+                self.volatile_executables[nth] += 1;
+            }
+        }
+    }
+
+    /// # Errors
+    /// More than [`Share::MAX_EXECUTABLE_PERCENT`] of the executables under volatile rules.
+    pub(super) fn check(&self, sources: &[SourcedRule]) -> Result<(), BakeError> {
+        if self.executables.percent() <= Self::MAX_EXECUTABLE_PERCENT {
+            return Ok(());
+        }
+        let mut worst: Vec<(u64, &SourcedRule)> = self.volatile_executables.iter().copied().zip(sources).collect();
+        worst.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let named: Vec<String> = worst
+            .iter()
+            .take(3)
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, source)| format!("{} ({count} executables)", source.rule))
+            .collect();
+        let Part { volatile, all } = self.executables;
+        Err(BakeError::TooVolatile { volatile, all, rules: named.join(", ") })
+    }
+}

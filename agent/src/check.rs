@@ -1,0 +1,194 @@
+//! Checks a tree once: the same verification as the daemon's, with an exit code.
+
+mod lines;
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use drift::compare::Finding;
+use drift::coverage::Gap;
+
+use crate::baseline::{Baseline, BaselineError, BaselinePaths};
+use crate::scan::{Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
+use crate::durable;
+
+pub use lines::{DriftLine, GapLine};
+pub use text::Style;
+
+/// Check a tree against its image's signed manifest, once.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  everything was verified and is as the image has it
+  1  something drifted
+  2  nothing drifted, but something could not be verified
+  65 the manifest or its signature is not good, 66 it is not there
+
+Examples:
+  driftmark-agent check
+  driftmark-agent check --json | jq -r 'select(.kind==\"changed\").path'
+  driftmark-agent check --root /mnt/image --manifest out/image.manifest --trust keys/driftmark.pub")]
+pub struct CheckArguments {
+    /// The root of the tree to check.
+    #[arg(long, value_name = "ROOT", default_value = "/")]
+    pub root: PathBuf,
+    /// The manifest; its signature lies beside it as FILE.sig [default: /usr/lib/driftmark/image.manifest].
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// A trusted public key, or a directory of them. May be repeated [default: /usr/lib/driftmark/trust.d].
+    #[arg(long, value_name = "FILE")]
+    pub trust: Vec<PathBuf>,
+    /// Trust what an earlier check of this boot verified where its metadata has not moved since.
+    #[arg(long)]
+    pub quick: bool,
+    /// One JSON object a line, the last one a summary.
+    #[arg(long)]
+    pub json: bool,
+    /// Threads that read and hash [default: one per core].
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<usize>,
+    /// Where an earlier check is remembered.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/driftmark", hide = true)]
+    pub state: PathBuf,
+}
+
+/// What a check comes to, as its exit code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was verified and is as the image has it.
+    Clean,
+    /// Something drifted.
+    Drift,
+    /// Nothing drifted, but something could not be verified.
+    Gap,
+}
+
+impl Outcome {
+    /// 0, 1 or 2.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Clean => 0,
+            Outcome::Drift => 1,
+            Outcome::Gap => 2,
+        }
+    }
+
+    fn of(summary: &ScanSummary) -> Self {
+        match summary {
+            ScanSummary { drifts: 1.., .. } => Outcome::Drift,
+            ScanSummary { gaps: 1.., .. } => Outcome::Gap,
+            _ if !summary.coverage.limits.is_empty() => Outcome::Gap,
+            _ => Outcome::Clean,
+        }
+    }
+}
+
+/// Why a check gave no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// There is nothing to check against.
+    #[error("open the image's manifest")]
+    Baseline(#[from] BaselineError),
+    /// The scan did not finish.
+    #[error("scan {}", crate::bake::shown(root))]
+    Scan {
+        /// The root of the tree.
+        root: PathBuf,
+        /// Why.
+        #[source]
+        source: ScanError,
+    },
+    /// The output could not be written.
+    #[error("write the result")]
+    Output(#[source] io::Error),
+}
+
+/// Checks and prints what was found.
+///
+/// # Errors
+/// See [`CheckError`]: no verdict then.
+pub fn check(
+    arguments: &CheckArguments,
+    out: &mut dyn Write,
+    style: Style,
+    interrupt: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Outcome, CheckError> {
+    let baseline = Baseline::open(&paths(arguments))?;
+    let memory = memory_path(arguments, &baseline);
+    let mut verified = if arguments.quick { remembered(&memory) } else { Verified::default() };
+    let mut drifts = BTreeMap::new();
+    let mut gaps: Vec<Gap> = Vec::new();
+    let request = ScanRequest {
+        baseline: &baseline,
+        root: &arguments.root,
+        pass: if arguments.quick { Pass::Quick } else { Pass::Full },
+        threads: arguments.threads.unwrap_or_else(crate::threads),
+        verified: &mut verified,
+        held_length: &|_| None,
+        interrupt,
+        progress,
+    };
+    let summary = scan(request, &mut |finding| match finding {
+        Finding::Drift(difference) => {
+            drifts.insert((difference.drift.path.clone(), difference.drift.kind.clone()), *difference);
+        }
+        Finding::Gap(gap) => gaps.push(gap),
+        Finding::Held(_) => {}
+    })
+    .map_err(|source| CheckError::Scan { root: arguments.root.clone(), source })?;
+    remember(&memory, &verified);
+    gaps.sort_by(|a, b| a.path.cmp(&b.path));
+    let drifts: Vec<DriftLine> = drifts.into_values().map(|difference| DriftLine::new(difference, &baseline)).collect();
+    let outcome = Outcome::of(&summary);
+    let printed = if arguments.json {
+        lines::print(out, &drifts, &gaps, &summary, &baseline)
+    } else {
+        text::print(out, style, &text::Result { drifts: &drifts, gaps: &gaps, summary: &summary, image: &baseline.image(), outcome })
+    };
+    printed.map_err(CheckError::Output)?;
+    Ok(outcome)
+}
+
+fn paths(arguments: &CheckArguments) -> BaselinePaths {
+    let mut paths = BaselinePaths::default();
+    if let Some(manifest) = &arguments.manifest {
+        let mut signature = manifest.clone().into_os_string();
+        signature.push(".sig");
+        paths.manifest = manifest.clone();
+        paths.signature = signature.into();
+    }
+    if !arguments.trust.is_empty() {
+        paths.trust = arguments.trust.clone();
+    }
+    paths
+}
+
+/// One memory for each manifest and root.
+fn memory_path(arguments: &CheckArguments, baseline: &Baseline) -> PathBuf {
+    let root = arguments.root.canonicalize().unwrap_or_else(|_| arguments.root.clone());
+    let root = drift::Blake3::of(root.as_os_str().as_encoded_bytes()).to_string();
+    let name = format!("{}-{}.json", baseline.manifest.identity().blake3, &root[..16]);
+    arguments.state.join("verified").join(name)
+}
+
+/// What an earlier check verified; nothing if it cannot be read, which only means more work.
+fn remembered(path: &Path) -> Verified {
+    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Remembers for a later quick check, where there is a place to.
+fn remember(path: &Path, verified: &Verified) {
+    let Some(directory) = path.parent() else { return };
+    let is_there = std::fs::create_dir_all(directory).is_ok();
+    if is_there && !verified.is_empty() {
+        let bytes = serde_json::to_vec(verified).expect("plain numbers");
+        if let Err(error) = durable::write(path, &bytes, 0o600) {
+            tracing::debug!(%error, "the next quick check will have to read everything");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The result for people: aligned, coloured on a terminal, control bytes escaped, one line at the end that says what
+//! it means.
+
+use std::io::{self, Write};
+
+use drift::class::Severity;
+use drift::coverage::Gap;
+use drift::finding::DriftKind;
+use drift::report::ImageRef;
+
+use super::{DriftLine, Outcome};
+use crate::scan::ScanSummary;
+
+/// Whether colours are wanted: on a terminal, unless `NO_COLOR` says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Escape codes.
+    Coloured,
+    /// None.
+    Plain,
+}
+
+/// Everything that is printed.
+pub(super) struct Result<'a> {
+    pub(super) drifts: &'a [DriftLine],
+    pub(super) gaps: &'a [Gap],
+    pub(super) summary: &'a ScanSummary,
+    pub(super) image: &'a ImageRef,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) fn print(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Result<()> {
+    for drift in result.drifts {
+        print_drift(out, style, drift)?;
+    }
+    for gap in result.gaps {
+        let detail = if gap.detail.is_empty() { String::new() } else { format!(" ({})", gap.detail) };
+        let word = paint(style, YELLOW, "gap     ");
+        writeln!(out, "{word}           {}  {}{detail}", gap.path, gap.reason.sentence())?;
+    }
+    for limit in &result.summary.coverage.limits {
+        writeln!(out, "{}           {limit}", paint(style, YELLOW, "limit   "))?;
+    }
+    print_end(out, style, result)?;
+    out.flush()
+}
+
+fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Result<()> {
+    let colour = match drift.severity {
+        Severity::Critical | Severity::High => RED,
+        Severity::Medium => YELLOW,
+        _ => CYAN,
+    };
+    let kind = paint(style, colour, &format!("{:<8}", drift.kind));
+    let mut line = format!("{kind} {:<9} {}", drift.severity, drift.shown_path());
+    for what in differences(drift) {
+        line.push_str("  ");
+        line.push_str(&what);
+    }
+    if let Some(package) = &drift.package {
+        line.push_str(&paint(style, DIM, &format!("  [{}]", drift::escape(package.as_bytes()))));
+    }
+    writeln!(out, "{line}")
+}
+
+/// What differs, expected → found, for what fits a line.
+fn differences(drift: &DriftLine) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    if drift.kind == DriftKind::Changed {
+        let (expected, found) = (drift.expected.clone().unwrap_or_default(), drift.found.clone().unwrap_or_default());
+        for attribute in drift.changed.iter() {
+            let word = attribute.word();
+            let pair = match word {
+                "kind" => Some((expected.kind.clone(), found.kind.clone())),
+                "mode" => Some((expected.mode.clone(), found.mode.clone())),
+                "uid" => Some((expected.uid.to_string(), found.uid.to_string())),
+                "gid" => Some((expected.gid.to_string(), found.gid.to_string())),
+                "size" => expected.size.zip(found.size).map(|(a, b)| (a.to_string(), b.to_string())),
+                "target" => expected.target.clone().zip(found.target.clone()),
+                "device" => expected.device.clone().zip(found.device.clone()),
+                "flags" => Some((flags(&expected.flags.letters()), flags(&found.flags.letters()))),
+                _ => None,
+            };
+            told.push(match pair {
+                Some((expected, found)) => format!("{word} {expected}→{found}"),
+                None => word.to_owned(),
+            });
+        }
+    } else if let Some(found) = &drift.found {
+        told.push(format!("{} {} {}:{}", found.kind, found.mode, found.uid, found.gid));
+    }
+    told.extend(drift.detail.clone());
+    told
+}
+
+fn flags(letters: &str) -> String {
+    if letters.is_empty() { "-".to_owned() } else { letters.to_owned() }
+}
+
+fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Result<()> {
+    let ScanSummary { entries, bytes, drifts, gaps, elapsed, coverage, .. } = result.summary;
+    let image = format!("{} {} ({})", result.image.name, result.image.version, result.image.build);
+    let looked = format!(
+        "{} of {} entries verified, {entries} paths and {} read in {:.1} s",
+        coverage.verified_entries,
+        coverage.expected_entries,
+        crate::size(*bytes),
+        elapsed.as_secs_f64()
+    );
+    let verdict = match result.outcome {
+        Outcome::Clean => paint(style, GREEN, &format!("clean: this is {image}")),
+        Outcome::Drift => {
+            let plural = if *drifts == 1 { "" } else { "s" };
+            paint(style, RED, &format!("drifted: {drifts} difference{plural} from {image}"))
+        }
+        Outcome::Gap => {
+            let unseen = if *gaps == 0 { "parts".to_owned() } else { format!("{gaps} paths") };
+            paint(style, YELLOW, &format!("unsure: nothing differs from {image}, but {unseen} could not be verified"))
+        }
+    };
+    writeln!(out, "{verdict}; {looked}")
+}
+
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const CYAN: &str = "36";
+const DIM: &str = "2";
+
+fn paint(style: Style, code: &str, text: &str) -> String {
+    match style {
+        Style::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+        Style::Plain => text.to_owned(),
+    }
+}

@@ -1,0 +1,225 @@
+//! The command line: which command, its output, its exit code.
+
+mod exit;
+mod progress;
+
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::baseline::{Baseline, BaselinePaths};
+use crate::bake::{self, BakeArguments, Baked};
+use crate::check::{self, CheckArguments, Style};
+use crate::diff::{self, DiffArguments};
+use crate::enrol::{self, EnrollArguments};
+use crate::inspect::{self, InspectArguments};
+use crate::interrupt;
+use crate::keygen;
+use crate::sign::{self, SignArguments};
+use crate::{config, run as daemon, status};
+
+use exit::Exit;
+use progress::Bar;
+
+/// Every instance stays the image it was baked from, or it is replaced.
+///
+/// The agent bakes an image's signed manifest, checks a tree against it, and, as a daemon, reports what drifted to a
+/// collector.
+#[derive(Debug, Parser)]
+#[command(name = "driftmark-agent", version, max_term_width = 100, after_help = "\
+An image pipeline runs `keygen` once and `bake` as its last step; an instance runs `run`.
+`driftmark-agent COMMAND --help` has examples. See also driftmark-agent(8).")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key pair for an image pipeline: driftmark.key (0600) and driftmark.pub.
+    Keygen {
+        /// Where to write it.
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    Bake(BakeArguments),
+    Sign(SignArguments),
+    Check(CheckArguments),
+    Inspect(InspectArguments),
+    Diff(DiffArguments),
+    /// Enrol this instance with a collector: make its key and get its certificate.
+    #[command(visible_alias = "enrol")]
+    Enroll(EnrollFlags),
+    /// Run as the daemon: verify at start and from then on, and report to the collector.
+    Run {
+        /// Read this configuration alone [default: agent.d below /usr/lib, /run and /etc/driftmark].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Ask the running agent how it is.
+    Status {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        /// The agent's socket.
+        #[arg(long, value_name = "PATH", default_value = "/run/driftmark/agent.sock")]
+        socket: PathBuf,
+    },
+    /// Check a configuration, and say what is wrong with it.
+    CheckConfig {
+        /// The file [default: the same files as `run` reads].
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct EnrollFlags {
+    /// The collector's address for agents [default: the one in the join token].
+    #[arg(long, value_name = "URL")]
+    collector: Option<String>,
+    /// The file with the join token (`driftmark-collector token create` makes one).
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The cloud's id of this machine.
+    #[arg(long, value_name = "ID")]
+    cloud_id: Option<String>,
+    /// Where the identity is kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/driftmark")]
+    state: PathBuf,
+}
+
+/// Parses the command line, runs the command, and gives its exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Keygen { output } => run_keygen(&output),
+        Command::Bake(arguments) => run_bake(&arguments),
+        Command::Sign(arguments) => run_sign(&arguments),
+        Command::Check(arguments) => run_check(&arguments),
+        Command::Inspect(arguments) => {
+            inspect::inspect(&arguments, &mut standard_output()).map(|()| ExitCode::SUCCESS).map_err(Exit::from)
+        }
+        Command::Diff(arguments) => diff::diff(&arguments, &mut standard_output())
+            .map(|count| ExitCode::from(u8::from(count > 0)))
+            .map_err(Exit::from),
+        Command::Enroll(flags) => run_enroll(flags),
+        Command::Run { config } => return daemon::run(config.as_deref()),
+        Command::Status { json, socket } => return status::show(json, &socket),
+        Command::CheckConfig { file } => return config::check(file.as_deref()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "driftmark-agent", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(Exit::report)
+}
+
+fn run_keygen(output: &std::path::Path) -> Result<ExitCode, Exit> {
+    let pair = keygen::keygen(output)?;
+    println!("private key  {}  keep it with the pipeline, never in an image", bake::shown(&pair.private));
+    println!("public key   {}  into images (/usr/lib/driftmark/trust.d) and to the collector", bake::shown(&pair.public));
+    println!("key id       {}", pair.id);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
+    let interrupt = interrupt::flag().map_err(|error| Exit::from_io("listen for signals", error))?;
+    let bar = Bar::new("baking", None);
+    let baked = bake::bake(arguments, &interrupt, &|progress| bar.show(progress));
+    bar.finish();
+    print_baked(&baked?, arguments.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
+    let mut out = standard_output();
+    if json {
+        let value = serde_json::json!({
+            "sha256": baked.identity.sha256,
+            "blake3": baked.identity.blake3,
+            "entries": baked.entry_count,
+            "manifest_bytes": baked.manifest_bytes,
+            "rules": baked.rules.files,
+            "volatile_executables_percent": baked.share.executables.percent(),
+            "written": baked.written,
+        });
+        writeln!(out, "{value}")?;
+        return Ok(());
+    }
+    let sources = &baked.rules.built.sources;
+    match &baked.rules.files[..] {
+        [] => writeln!(out, "rules      none: nothing may change")?,
+        files => writeln!(out, "rules      {} from {}", sources.len(), files.join(", "))?,
+    }
+    for (source, matched) in sources.iter().zip(&baked.share.matched) {
+        let reason = source.reason.as_deref().map(|reason| format!("  # {reason}")).unwrap_or_default();
+        writeln!(out, "{matched:>9}  {}{reason}", source.rule)?;
+    }
+    for note in &baked.rules.built.notes {
+        writeln!(out, "     note  {note}")?;
+    }
+    if !sources.is_empty() {
+        let share = &baked.share;
+        writeln!(
+            out,
+            "volatile   {:.2} % of the paths, {:.2} % of the bytes, {:.2} % of the executables",
+            share.entries.percent(),
+            share.bytes.percent(),
+            share.executables.percent()
+        )?;
+    }
+    writeln!(out, "manifest   {} entries in {}", baked.entry_count, crate::size(baked.manifest_bytes))?;
+    writeln!(out, "identity   sha256 {}", baked.identity.sha256)?;
+    for path in &baked.written {
+        writeln!(out, "written    {}", bake::shown(path))?;
+    }
+    if baked.written.iter().any(|path| path.ends_with("image.statement.json")) {
+        writeln!(out, "It is not signed yet: `driftmark-agent sign --help` says how.")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn run_sign(arguments: &SignArguments) -> Result<ExitCode, Exit> {
+    if let Some(written) = sign::sign(arguments, &mut standard_output())? {
+        println!("written    {}", bake::shown(&written));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
+    let interrupt = interrupt::flag().map_err(|error| Exit::from_io("listen for signals", error))?;
+    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let style = if colours { Style::Coloured } else { Style::Plain };
+    let bar = Bar::new("checking", None);
+    let outcome = check::check(arguments, &mut standard_output(), style, &interrupt, &|progress| bar.show(progress));
+    bar.finish();
+    Ok(ExitCode::from(outcome?.exit_code()))
+}
+
+fn run_enroll(flags: EnrollFlags) -> Result<ExitCode, Exit> {
+    let baseline = Baseline::open(&BaselinePaths::default()).ok();
+    let enrolled = enrol::enroll(&EnrollArguments {
+        collector: flags.collector,
+        ca_file: None,
+        token_file: flags.token_file,
+        state_directory: flags.state,
+        cloud_id: flags.cloud_id,
+        image: baseline.as_ref().map(Baseline::image),
+        build_time: baseline.as_ref().and_then(Baseline::build_time),
+    })?;
+    println!("enrolled as {} in fleet {}", enrolled.instance, drift::escape(enrolled.fleet.as_bytes()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn standard_output() -> BufWriter<io::Stdout> {
+    BufWriter::new(io::stdout())
+}

@@ -1,0 +1,179 @@
+//! Receives configuration files and the surroundings; hands on a checked [`Config`], or a refusal that says what to do.
+//!
+//! Three stages: as written ([`Written`], one file, typed and strict), merged (drop-ins, later directories before
+//! earlier ones), checked ([`Config`], every value there and sensible). An agent without any configuration runs.
+
+mod checked;
+mod interval;
+mod merged;
+mod written;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::log::Chain;
+
+pub use checked::{Config, Image, ProbeMode, Schedule};
+pub use merged::{DIRECTORIES, merge_directories, read_file};
+pub use written::{Level, Listen, Written};
+
+/// `EX_CONFIG` of `sysexits.h`: the configuration is refused.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What decides defaults besides the files: read once, at the edge.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `$STATE_DIRECTORY`, as systemd sets it.
+    pub state_directory: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`, as systemd sets it.
+    pub credentials_directory: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Surroundings {
+            state_directory: path("STATE_DIRECTORY"),
+            credentials_directory: path("CREDENTIALS_DIRECTORY"),
+        }
+    }
+}
+
+/// Loads `file` alone, or, without one, the drop-ins of [`DIRECTORIES`].
+///
+/// # Errors
+/// [`ConfigError`]: what is wrong, where, and what to do about it.
+pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let written = match file {
+        Some(file) => read_file(file)?,
+        None => merge_directories(DIRECTORIES.iter().map(Path::new))?,
+    };
+    Config::check(written, &Surroundings::of_process())
+}
+
+/// `check-config`: prints what is in force and ends 0, or says what is wrong and ends [`EXIT_CONFIG`].
+pub fn check(file: Option<&Path>) -> ExitCode {
+    match load(file) {
+        Ok(config) => {
+            print!("{config}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Says on standard error why the configuration is refused.
+pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("driftmark-agent: {}", Chain(error));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("read configuration {}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anyone could have written it.
+    #[error("configuration {} is writable by everyone: run `chmod o-w {}`", path.display(), path.display())]
+    WorldWritable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Longer than any configuration is.
+    #[error("configuration {} is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// Not TOML, an unknown or duplicate key, or a value of another type.
+    #[error("understand configuration {} (`man driftmark-agent.toml` lists the keys)", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("configuration key `{key}`: {problem}")]
+    Value {
+        /// The key, with its section.
+        key: &'static str,
+        /// What is wrong and what is right.
+        problem: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn surroundings() -> Surroundings {
+        Surroundings { state_directory: None, credentials_directory: Some("/run/credentials/x".into()) }
+    }
+
+    #[test]
+    fn no_configuration_at_all_is_enough() {
+        let empty = tempfile::tempdir().unwrap();
+        let written = merge_directories([empty.path(), Path::new("/nonexistent/agent.d")].into_iter()).unwrap();
+        let config = Config::check(written, &surroundings()).unwrap();
+        assert_eq!(config.state_directory, Path::new("/var/lib/driftmark"));
+        assert_eq!(config.token_file.as_deref(), Some(Path::new("/run/credentials/x/driftmark.token")));
+        assert_eq!(config.probe_mode, ProbeMode::Collector);
+    }
+
+    #[test]
+    fn later_directories_mask_files_and_override_keys() {
+        let home = tempfile::tempdir().unwrap();
+        let [usr, etc] = ["usr", "etc"].map(|name| home.path().join(name));
+        for directory in [&usr, &etc] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::fs::write(usr.join("10-a.toml"), "[scan]\nfull-interval = \"1h\"\nthreads = 3\n").unwrap();
+        std::fs::write(usr.join("20-b.toml"), "[scan]\nquick-interval = \"9s\"\n").unwrap();
+        std::fs::write(etc.join("20-b.toml"), "log = \"warn\"\n").unwrap();
+        std::fs::write(etc.join("30-c.toml"), "[scan]\nfull-interval = \"2h\"\n").unwrap();
+        std::fs::write(etc.join("ignored.txt"), "not toml").unwrap();
+        let written = merge_directories([usr.as_path(), etc.as_path()].into_iter()).unwrap();
+        let config = Config::check(written, &surroundings()).unwrap();
+        assert_eq!(config.schedule.full.as_secs(), 7200, "etc comes after usr");
+        assert_eq!(config.schedule.quick.as_secs(), 300, "the masked file does not count");
+        assert_eq!((config.threads, config.log), (Some(3), Level::Warn));
+    }
+
+    #[test]
+    fn a_world_writable_file_is_refused_and_the_message_says_what_to_do() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("agent.toml");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let error = read_file(&file).unwrap_err();
+        assert!(error.to_string().contains("chmod o-w"), "{error}");
+    }
+
+    #[test]
+    fn every_bad_configuration_is_refused() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-config");
+        let mut seen = 0;
+        for case in std::fs::read_dir(folder).unwrap() {
+            for file in std::fs::read_dir(case.unwrap().path()).unwrap() {
+                let file = file.unwrap().path();
+                let refused = read_file(&file).and_then(|written| Config::check(written, &surroundings()));
+                assert!(refused.is_err(), "{} is accepted", file.display());
+                seen += 1;
+            }
+        }
+        assert!(seen >= 10, "{seen}");
+    }
+}

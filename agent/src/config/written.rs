@@ -1,0 +1,193 @@
+//! Receives the text of one file; hands on what it says, typed, with nothing filled in.
+//!
+//! Unknown and duplicate keys are refused here, where file and line are still known.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::interval::Interval;
+
+/// A section in which every key may be missing, and the later of two files wins key by key.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        pub struct $name {
+            $($(#[$key_doc])* pub $key: Option<$type>,)+
+        }
+
+        impl Overlay for $name {
+            fn overlaid(self, later: Self) -> Self {
+                $name { $($key: Overlay::overlaid(self.$key, later.$key),)+ }
+            }
+        }
+    };
+}
+
+/// Two files as one: what the later says, else what the earlier says.
+pub(super) trait Overlay {
+    /// This with `later` laid over it.
+    fn overlaid(self, later: Self) -> Self;
+}
+
+impl<T: Replaced> Overlay for Option<T> {
+    fn overlaid(self, later: Self) -> Self {
+        match (self, later) {
+            (Some(earlier), Some(later)) => Some(earlier.replaced(later)),
+            (earlier, later) => later.or(earlier),
+        }
+    }
+}
+
+/// How two values of one key become one.
+pub(super) trait Replaced {
+    /// For a plain value: the later. For a section: key by key.
+    fn replaced(self, later: Self) -> Self;
+}
+
+macro_rules! plain {
+    ($($type:ty),+) => { $(impl Replaced for $type { fn replaced(self, later: Self) -> Self { later } })+ };
+}
+
+macro_rules! nested {
+    ($($type:ty),+) => { $(impl Replaced for $type { fn replaced(self, later: Self) -> Self { self.overlaid(later) } })+ };
+}
+
+plain!(String, PathBuf, Vec<PathBuf>, Interval, Listen, Mode, Level, u64, u32);
+nested!(Collector, Enroll, ImageFiles, Scan, Probe, SpoolLimits);
+
+section! {
+    /// One configuration file.
+    Written {
+        /// `[collector]`: where reports go. Normally the join token says it.
+        collector: Collector,
+        /// `[enroll]`: how this instance gets its identity.
+        enroll: Enroll,
+        /// `[image]`: what this instance is verified against.
+        image: ImageFiles,
+        /// `root`: the root of the tree that is verified. Default `/`.
+        root: PathBuf,
+        /// `[scan]`: how often, and how hard.
+        scan: Scan,
+        /// `[probe]`: the health probe for autoscalers.
+        probe: Probe,
+        /// `[spool]`: where reports wait for the collector.
+        spool: SpoolLimits,
+        /// `state-directory`: identity, spool and held values. Default `$STATE_DIRECTORY`, else `/var/lib/driftmark`.
+        state_directory: PathBuf,
+        /// `status-socket`: where `status` asks. Default `/run/driftmark/agent.sock`.
+        status_socket: PathBuf,
+        /// `log`: `error`, `warn` or `info` (the default).
+        log: Level,
+    }
+}
+
+section! {
+    /// `[collector]`.
+    Collector {
+        /// `url`: `https://HOST:PORT` of the collector's port for agents, instead of the one in the join token.
+        url: String,
+        /// `ca-file`: PEM with the CA certificates to trust at enrolment, instead of the digest in the join token.
+        ca_file: PathBuf,
+    }
+}
+
+section! {
+    /// `[enroll]`.
+    Enroll {
+        /// `token-file`: the join token. Default `$CREDENTIALS_DIRECTORY/driftmark.token`.
+        token_file: PathBuf,
+        /// `cloud-id-file`: the cloud's id of this machine, one line. Default `$CREDENTIALS_DIRECTORY/driftmark.cloud-id`.
+        cloud_id_file: PathBuf,
+    }
+}
+
+section! {
+    /// `[image]`.
+    ImageFiles {
+        /// `manifest`: default `/usr/lib/driftmark/image.manifest`.
+        manifest: PathBuf,
+        /// `signature`: default the manifest's name with `.sig`.
+        signature: PathBuf,
+        /// `trust`: files or directories of public keys. Default `["/usr/lib/driftmark/trust.d"]`.
+        trust: Vec<PathBuf>,
+    }
+}
+
+section! {
+    /// `[scan]`.
+    Scan {
+        /// `full-interval`: from the end of one full scan to the start of the next. Default `24h`.
+        full_interval: Interval,
+        /// `quick-interval`: from the end of one scan to the start of the next quick one. Default `5m`.
+        quick_interval: Interval,
+        /// `threads`: that read and hash. Default: half of the processors, at least one.
+        threads: u32,
+        /// `first-boot-window`: how long after multi-user what may change once may still change. Default `10m`.
+        first_boot_window: Interval,
+    }
+}
+
+section! {
+    /// `[probe]`.
+    Probe {
+        /// `listen`: `ADDRESS:PORT`, or `off`. Default `127.0.0.1:8445`.
+        listen: Listen,
+        /// `mode`: `collector` (unhealthy only while an order of the collector is executing) or `local` (unhealthy at
+        /// the first drift). Default `collector`.
+        mode: Mode,
+    }
+}
+
+section! {
+    /// `[spool]`.
+    SpoolLimits {
+        /// `max-bytes`: of reports that wait on disk. Default 64 MiB.
+        max_bytes: u64,
+    }
+}
+
+/// Where a server listens, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Listen::Off);
+        }
+        let address = text.parse();
+        address.map(Listen::At).map_err(|_| serde::de::Error::custom("expected `ADDRESS:PORT` (an IP address) or `off`"))
+    }
+}
+
+/// What makes the probe unhealthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// An executing order of the collector.
+    Collector,
+    /// The first drift.
+    Local,
+}
+
+/// What is logged: this and everything worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// What someone must act on.
+    Error,
+    /// What someone should know.
+    Warn,
+    /// What happened.
+    Info,
+}

@@ -1,0 +1,50 @@
+//! The Driftmark agent: bakes an image's manifest, and holds an instance against it.
+//!
+//! In the order of the way through:
+//!
+//! - [`bake`], [`keygen`], [`sign`], [`inspect`], [`diff`]: in the image pipeline.
+//! - [`baseline`]: the image's manifest, verified.
+//! - [`scan`]: walk, merge, read, judge.
+//! - [`check`]: one scan and an exit code.
+//! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
+//!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
+//! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember.
+//! - [`cli`]: flags to all of this.
+
+#![forbid(unsafe_code)]
+
+pub mod bake;
+pub mod baseline;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod diff;
+pub mod durable;
+pub mod enrol;
+pub mod held;
+pub mod identity;
+pub mod inspect;
+pub mod interrupt;
+pub mod keygen;
+pub mod log;
+pub mod probe;
+pub mod run;
+pub mod scan;
+pub mod sentinel;
+pub mod sign;
+pub mod spool;
+pub mod state_files;
+pub mod status;
+pub mod supervise;
+
+/// Threads that read and hash where nothing else is asked for: one a core.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// A number of bytes for people.
+pub fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

@@ -1,0 +1,106 @@
+//! Receives a configuration; runs as the daemon until it is told to stop.
+//!
+//! One thread of tokio does everything but the scans, which have a thread of their own. What to do is decided by the
+//! [`Sentinel`](crate::sentinel::Sentinel); here it is done.
+//!
+//! - [`daemon`]: the loop, and what happens in it.
+//! - [`link`]: the collector: who we are to it, and when to try again.
+//! - [`scanner`]: the thread that scans.
+//! - [`first_boot`]: when what may change once may no longer change.
+//! - [`watch`]: notices that identity files were replaced.
+
+mod backoff;
+mod daemon;
+mod first_boot;
+mod link;
+mod scanner;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use drift::report::RunId;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::config::{self, EXIT_CONFIG};
+use crate::state_files::{self, StateError};
+use crate::identity::{IdentityError, KeyError};
+use crate::log::{self, Chain};
+
+pub use first_boot::FirstBoot;
+
+/// `EX_SOFTWARE`, `EX_CANTCREAT` of `sysexits.h`.
+const EXIT_SOFTWARE: u8 = 70;
+const EXIT_CANNOT_CREATE: u8 = 73;
+
+/// `run`: the daemon. Ends 0 when it was told to stop.
+pub fn run(file: Option<&Path>) -> ExitCode {
+    let config = match config::load(file) {
+        Ok(config) => config,
+        Err(error) => return config::refuse(&error),
+    };
+    log::start(config.log);
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)
+        .and_then(|runtime| runtime.block_on(daemon::run(config)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "the agent ends");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Why the daemon ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No runtime.
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// Its own files.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// TLS or HTTP.
+    #[error(transparent)]
+    Client(#[from] crate::client::ClientError),
+    /// No randomness.
+    #[error("get random bits")]
+    Randomness,
+    /// The thread that scans is gone.
+    #[error("the thread that scans has ended")]
+    Scanner,
+}
+
+impl RunError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Identity(IdentityError::Key(KeyError::Exposed { .. })) => EXIT_CONFIG,
+            RunError::State(_) | RunError::Identity(_) => EXIT_CANNOT_CREATE,
+            _ => EXIT_SOFTWARE,
+        }
+    }
+}
+
+/// `/proc/sys/kernel/random/boot_id`; empty where there is none.
+pub fn boot_id() -> String {
+    let id = state_files::read(Path::new("/proc/sys/kernel/random/boot_id"), 64).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&id).trim().to_owned()
+}
+
+/// This start, and the one before if this state directory remembers it.
+fn begin_run(state_directory: &Path) -> Result<(RunId, Option<RunId>), RunError> {
+    let file: PathBuf = state_directory.join("run");
+    let previous = state_files::read(&file, 64)?.unwrap_or_default();
+    let previous = String::from_utf8_lossy(&previous).trim().parse().ok();
+    let mut bits = [0; 16];
+    SystemRandom::new().fill(&mut bits).map_err(|_| RunError::Randomness)?;
+    let run = RunId(bits);
+    state_files::replace(&file, run.to_string().as_bytes())?;
+    Ok((run, previous))
+}

@@ -1,0 +1,110 @@
+//! Reads an image's file systems, compares them with the manifest, and hands on what comes of it.
+//!
+//! ```text
+//! walk (one thread, path order) ─▶ merge with the manifest ─▶ read (threads) ─▶ judge (the caller's thread) ─▶ sink
+//! ```
+//!
+//! The walk never follows a symbolic link, never leaves its file systems, never opens a FIFO or device, and has no
+//! cap on count or size. What could not be read is a gap, never drift.
+
+pub mod filesystems;
+pub mod mounts;
+mod pipeline;
+mod read;
+pub mod verified;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use drift::TreePath;
+use drift::compare::{CompareError, Finding};
+use drift::coverage::Coverage;
+
+use crate::baseline::Baseline;
+
+pub use pipeline::scan;
+pub(crate) use read::{Digests, Read, Reader, Wants};
+pub use verified::Verified;
+pub(crate) use walk::{Place, Visit, Walk};
+
+/// How thoroughly to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Read and hash every file.
+    Full,
+    /// Trust what was verified before where its metadata has not moved since.
+    Quick,
+}
+
+/// What to scan, against what, and how.
+pub struct ScanRequest<'a> {
+    /// The image's verified manifest.
+    pub baseline: &'a Baseline,
+    /// The root of the tree on this host.
+    pub root: &'a Path,
+    /// How thoroughly.
+    pub pass: Pass,
+    /// Threads that read and hash; at least one.
+    pub threads: usize,
+    /// What was verified before; it is brought up to date.
+    pub verified: &'a mut Verified,
+    /// How long an append-only file was when it was held, if it was.
+    pub held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
+    /// Set it to end the scan early.
+    pub interrupt: &'a AtomicBool,
+    /// Told now and then how far the scan is.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+/// How far a scan is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Paths looked at.
+    pub entries: u64,
+    /// Bytes of content read.
+    pub bytes: u64,
+}
+
+/// What a finished scan amounts to.
+#[derive(Debug, Clone, Default)]
+pub struct ScanSummary {
+    /// What was verified and what was not, with the record of this scan at age 0.
+    pub coverage: Coverage,
+    /// Paths looked at.
+    pub entries: u64,
+    /// Bytes of content read.
+    pub bytes: u64,
+    /// Drifts found.
+    pub drifts: u64,
+    /// Gaps found.
+    pub gaps: u64,
+    /// Files read again by a quick pass because their metadata was not to be trusted.
+    pub rehashed: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Why a scan did not finish: what it found until then is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The root of the tree cannot be opened.
+    #[error("open the root of the tree {}", drift::escape(root.as_os_str().as_encoded_bytes()))]
+    Root {
+        /// Its path.
+        root: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The manifest cannot be read, or the walk is out of order.
+    #[error("compare with the manifest")]
+    Compare(#[from] CompareError),
+    /// It was told to end.
+    #[error("the scan was interrupted")]
+    Interrupted,
+}
+
+/// A sink for findings.
+pub type Sink<'a> = dyn FnMut(Finding) + 'a;

@@ -1,0 +1,97 @@
+//! The file systems of an image: its root and the other local ones that its manifest names.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use drift::TreePath;
+use drift::manifest::Filesystem;
+use driftmark_kernel::{Access, Mount, Tree};
+
+/// An image's file systems, open for one scan.
+pub struct Filesystems {
+    root: Tree,
+    others: Vec<Other>,
+    /// File systems of the image that are not there, or are of another type.
+    pub missing: Vec<Filesystem>,
+}
+
+struct Other {
+    mount_point: TreePath,
+    tree: Tree,
+    holding: Holding,
+}
+
+/// How much of an entry a file system holds by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Everything.
+    All,
+    /// Kind, size and content: owner and mode are mount options (vfat and its like).
+    ContentOnly,
+}
+
+impl Holding {
+    /// By the type of the file system.
+    pub fn of(kind: &str) -> Self {
+        match kind {
+            "vfat" | "msdos" | "exfat" => Holding::ContentOnly,
+            _ => Holding::All,
+        }
+    }
+}
+
+impl Filesystems {
+    /// Opens the tree at `root` and, below it, those `wanted` that are mounted there.
+    ///
+    /// # Errors
+    /// A root that cannot be opened.
+    pub fn open(root: &Path, wanted: &[Filesystem], mounts: &[Mount]) -> io::Result<Self> {
+        let mut opened = Filesystems { root: Tree::open(root)?, others: Vec::new(), missing: Vec::new() };
+        for filesystem in wanted {
+            let path = below(root, &filesystem.mount_point);
+            let kind = filesystem.kind.as_bytes();
+            let mounted = mounts.iter().rev().find(|mount| mount.point == path.as_os_str().as_bytes());
+            let tree = match mounted {
+                Some(mount) if mount.fs_type == kind => Tree::open(&path).ok(),
+                _ => None,
+            };
+            match tree {
+                Some(tree) => opened.others.push(Other {
+                    mount_point: filesystem.mount_point.clone(),
+                    tree,
+                    holding: Holding::of(&filesystem.kind),
+                }),
+                None => opened.missing.push(filesystem.clone()),
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The tree that holds the root.
+    pub fn root(&self) -> &Tree {
+        &self.root
+    }
+
+    /// The tree that is mounted at exactly this path of the image.
+    pub fn mounted_at(&self, path: &TreePath) -> Option<(&Tree, Holding)> {
+        let found = self.others.iter().find(|other| other.mount_point == *path)?;
+        Some((&found.tree, found.holding))
+    }
+
+    /// Whether a file system of the image belongs at this path and is not there.
+    pub fn is_missing(&self, path: &TreePath) -> bool {
+        self.missing.iter().any(|missing| missing.mount_point == *path)
+    }
+
+    /// Whether the walk sees beneath what is mounted over the trees.
+    pub fn sees_beneath_mounts(&self) -> bool {
+        self.root.how() == Access::PrivateClone
+            && self.others.iter().all(|other| other.tree.how() == Access::PrivateClone)
+    }
+}
+
+/// The path on this host of a path of the tree.
+pub fn below(root: &Path, path: &TreePath) -> PathBuf {
+    root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
+}

@@ -1,0 +1,483 @@
+//! Receives what scans found, what the collector answered and what time it is; hands on what to do.
+//!
+//! Pure: no I/O, no clock, no randomness. Every change of mind is one call of [`Sentinel::step`], and what it wants done
+//! comes out as [`Action`]s, so a test can live through years of scans, losses and restarts in a second.
+//!
+//! ```text
+//!              baseline refused            first full scan ended
+//!  Starting ───────────────────▶ Starting ───────────────────────▶ Running ──goodbye──▶ Stopped
+//!  nothing is opened or closed   (unverifiable)   a Whole          Changes
+//! ```
+//!
+//! The invariant that the tests hold it to: once everything it sent is acknowledged, the set of drifts that the
+//! collector replays is the set that the last scan found. Whatever is lost on the way (a full spool, a refused report,
+//! a collector restored from a backup) ends in a Whole, which needs nothing from before.
+//!
+//! A run that has not finished a full scan knows nothing: it opens and closes nothing, so that neither a restart nor a
+//! missing manifest makes an instance look clean.
+
+mod generation;
+mod health;
+mod set;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use drift::TreePath;
+use drift::coverage::{Coverage, ScanRecord};
+use drift::finding::{Drift, DriftId};
+use drift::report::{
+    AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Moment, Phase, Report, RunId, StateUpdate, Verdict,
+};
+
+use crate::clock::Now;
+use crate::config::{ProbeMode, Schedule};
+use crate::scan::Pass;
+
+pub use health::Health;
+pub use set::MAX_OPEN_DRIFTS;
+
+/// What a sentinel is told once.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// This start.
+    pub run: RunId,
+    /// The start before.
+    pub previous_run: Option<RunId>,
+    /// Who is speaking.
+    pub agent: AgentBuild,
+    /// This boot.
+    pub boot_id: String,
+    /// How often to scan.
+    pub schedule: Schedule,
+    /// What makes the probe unhealthy.
+    pub probe_mode: ProbeMode,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The manifest verified.
+    BaselineOpened(ImageRef),
+    /// It did not, and this is why.
+    BaselineRefused(String),
+    /// A pass over the whole tree ended.
+    ScanFinished(Box<Outcome>),
+    /// A pass could not end.
+    ScanFailed(String),
+    /// Something happened and was over before it could be held.
+    Happened(Drift),
+    /// The collector has this report of this run.
+    Acknowledged(Verdict),
+    /// The collector has a report of an earlier run, and this is what it makes of us.
+    AcknowledgedEarlier(Verdict),
+    /// The collector will never have this report.
+    Refused,
+    /// The spool had no room: reports on states, on this many moments, or both, are lost.
+    Dropped {
+        /// Whether reports on states were lost.
+        states: bool,
+        /// How many moments were lost.
+        moments: u64,
+    },
+    /// Time went by.
+    Tick,
+    /// The agent is to stop.
+    Goodbye,
+}
+
+/// What one pass found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which pass.
+    pub pass: Pass,
+    /// Everything that drifted, in any order.
+    pub drifts: Vec<Drift>,
+    /// Where it could not look.
+    pub gaps: Vec<TreePath>,
+    /// Whether there were more gaps than are listed.
+    pub more_gaps: bool,
+    /// Coverage with the record of this pass, age 0.
+    pub coverage: Coverage,
+    /// All values that are held; none while they may still change.
+    pub held: Option<Vec<HeldValue>>,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this; it must survive a crash.
+    Keep(Box<Report>),
+    /// Send this if nothing else is waiting; the next one is as good.
+    Mention(Box<Report>),
+    /// Start a pass.
+    Scan(Pass),
+    /// Answer the health probe so.
+    Probe(Health),
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Sentinel {
+    setup: Setup,
+    phase: Phase,
+    image: Option<ImageRef>,
+    unverifiable: Option<String>,
+    open: BTreeMap<DriftId, Drift>,
+    overflowed: bool,
+    held: Option<BTreeMap<TreePath, HeldValue>>,
+    coverage: Coverage,
+    scan_failure: Option<String>,
+    ended: Ended,
+    scanning: bool,
+    whole: Whole,
+    /// The last report of the last Whole: what the collector asks before it has that is answered already.
+    whole_sequence: u64,
+    sequence: u64,
+    generation: u64,
+    moments: u64,
+    dropped_moments: u64,
+    heartbeat: Duration,
+    spoken: Option<Duration>,
+    heard: Option<Duration>,
+    order: Option<ExecutingOrder>,
+    health: Option<Health>,
+}
+
+/// When passes ended, by time since boot.
+#[derive(Debug, Default)]
+struct Ended {
+    full: Option<Duration>,
+    quick: Option<Duration>,
+    disk: Option<Duration>,
+    any: Option<Duration>,
+}
+
+/// Whether the collector must be told everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    /// As soon as there is something to tell: the first full scan has not ended.
+    AtFirstScan,
+    /// When the collector is there (`wanted`), and not before this time since boot.
+    AtContact { wanted: bool, not_before: Duration, pause: Duration },
+}
+
+/// Between two Wholes that the collector asks for; doubled each time, so that neither a collector that never agrees nor
+/// a spool too small for a Whole keeps an instance busy.
+const RESYNC_PAUSE: Duration = Duration::from_secs(2);
+const MAX_RESYNC_PAUSE: Duration = Duration::from_secs(3600);
+/// A pass that failed is tried again after this, even if the interval is longer.
+const SCAN_RETRY: Duration = Duration::from_secs(60);
+/// The collector's heartbeat setting is kept within these.
+const HEARTBEAT_SECONDS: (u64, u64) = (1, 3600);
+
+impl Sentinel {
+    /// A sentinel that knows nothing yet.
+    pub fn new(setup: Setup) -> Self {
+        Sentinel {
+            setup,
+            phase: Phase::Starting,
+            image: None,
+            unverifiable: None,
+            open: BTreeMap::new(),
+            overflowed: false,
+            held: None,
+            coverage: Coverage::default(),
+            scan_failure: None,
+            ended: Ended::default(),
+            scanning: false,
+            whole: Whole::AtFirstScan,
+            whole_sequence: 0,
+            sequence: 0,
+            generation: 0,
+            moments: 0,
+            dropped_moments: 0,
+            heartbeat: Duration::from_secs(60),
+            spoken: None,
+            heard: None,
+            order: None,
+            health: None,
+        }
+    }
+
+    /// Takes in `event`, which happened at `now`, and gives `act` what is to be done about it.
+    pub fn step(&mut self, event: Event, now: Now, act: &mut dyn FnMut(Action)) {
+        match event {
+            Event::BaselineOpened(image) => {
+                self.image = Some(image);
+                if self.unverifiable.take().is_some() {
+                    self.mention(now, act);
+                }
+            }
+            Event::BaselineRefused(reason) => self.baseline_refused(reason, now, act),
+            Event::ScanFinished(outcome) => self.scan_finished(*outcome, now, act),
+            Event::ScanFailed(reason) => {
+                self.scanning = false;
+                self.ended.any = Some(now.uptime);
+                self.scan_failure = Some(reason);
+            }
+            Event::Happened(drift) => self.happened(drift, now, act),
+            Event::Acknowledged(verdict) => {
+                self.listen(&verdict, now);
+                let asked = verdict.resend_all && verdict.acknowledged >= self.whole_sequence;
+                self.resync(asked, now, act);
+            }
+            Event::AcknowledgedEarlier(verdict) => self.listen(&verdict, now),
+            Event::Refused => self.want_whole(),
+            Event::Dropped { states, moments } => {
+                self.dropped_moments += moments;
+                if states {
+                    self.want_whole();
+                }
+            }
+            Event::Tick => self.tick(now, act),
+            Event::Goodbye => {
+                self.phase = Phase::Stopped;
+                self.mention(now, act);
+            }
+        }
+        self.answer_probe(now, act);
+    }
+
+    /// How many drifts are open.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The drifts that are open, by id.
+    pub fn open(&self) -> impl Iterator<Item = (&DriftId, &Drift)> {
+        self.open.iter()
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The image that it verifies against.
+    pub fn image(&self) -> Option<&ImageRef> {
+        self.image.as_ref()
+    }
+
+    /// Why it cannot verify.
+    pub fn unverifiable(&self) -> Option<&str> {
+        self.unverifiable.as_deref()
+    }
+
+    /// When the collector was last heard, by time since boot.
+    pub fn heard(&self) -> Option<Duration> {
+        self.heard
+    }
+
+    /// Moments that were lost.
+    pub fn dropped_moments(&self) -> u64 {
+        self.dropped_moments
+    }
+
+    /// What has and has not been verified, with ages as of `now`.
+    pub fn coverage(&self, now: Now) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        let age = |record: &mut Option<ScanRecord>, ended: Option<Duration>| {
+            if let (Some(record), Some(ended)) = (record.as_mut(), ended) {
+                record.age_seconds = now.uptime.saturating_sub(ended).as_secs();
+            }
+        };
+        age(&mut coverage.seen, self.ended.full);
+        age(&mut coverage.quick, self.ended.quick);
+        age(&mut coverage.disk, self.ended.disk);
+        let failure = self.scan_failure.as_ref().map(|reason| format!("the last scan did not finish: {reason}"));
+        let overflow = self.overflowed.then(|| format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed"));
+        coverage.limits.extend(failure.into_iter().chain(overflow));
+        coverage
+    }
+
+    fn baseline_refused(&mut self, reason: String, now: Now, act: &mut dyn FnMut(Action)) {
+        self.scanning = false;
+        self.ended.any = Some(now.uptime);
+        self.image = None;
+        let is_news = self.unverifiable.as_ref() != Some(&reason);
+        self.unverifiable = Some(reason);
+        if is_news {
+            self.mention(now, act);
+        }
+    }
+
+    fn scan_finished(&mut self, outcome: Outcome, now: Now, act: &mut dyn FnMut(Action)) {
+        self.scanning = false;
+        self.scan_failure = None;
+        self.record_pass(&outcome, now);
+        let news = self.take_over(outcome);
+        if self.whole == Whole::AtFirstScan {
+            if self.ended.full.is_none() {
+                return;
+            }
+            self.phase = Phase::Running;
+            self.whole = Whole::AtContact { wanted: false, not_before: now.uptime, pause: RESYNC_PAUSE };
+            self.tell_whole(now, act);
+        } else if !news.is_empty() && !self.whole_is_wanted() {
+            self.tell_change(news, now, act);
+        }
+    }
+
+    fn record_pass(&mut self, outcome: &Outcome, now: Now) {
+        let coverage = outcome.coverage.clone();
+        let before = std::mem::replace(&mut self.coverage, coverage);
+        let latest = &mut self.coverage;
+        latest.seen = latest.seen.take().or(before.seen);
+        latest.quick = latest.quick.take().or(before.quick);
+        latest.disk = latest.disk.take().or(before.disk);
+        if outcome.pass == Pass::Quick {
+            latest.verified_entries = latest.verified_entries.max(before.verified_entries);
+        }
+        match outcome.pass {
+            Pass::Full => self.ended.full = Some(now.uptime),
+            Pass::Quick => self.ended.quick = Some(now.uptime),
+        }
+        self.ended.any = Some(now.uptime);
+    }
+
+    fn happened(&mut self, drift: Drift, now: Now, act: &mut dyn FnMut(Action)) {
+        self.moments += 1;
+        let moment = Moment { number: self.moments, drift, agent_clock_milliseconds: now.clock_milliseconds };
+        let mut report = self.report(now);
+        report.moments.push(moment);
+        act(Action::Keep(Box::new(report)));
+    }
+
+    fn listen(&mut self, verdict: &Verdict, now: Now) {
+        self.heard = Some(now.uptime);
+        self.order = verdict.order.clone();
+        let (least, most) = HEARTBEAT_SECONDS;
+        self.heartbeat = Duration::from_secs(verdict.settings.heartbeat_seconds.clamp(least, most));
+    }
+
+    /// The collector is there: tells it everything if that is wanted by either side, and the pause is over.
+    fn resync(&mut self, asked: bool, now: Now, act: &mut dyn FnMut(Action)) {
+        let Whole::AtContact { wanted, not_before, pause } = self.whole else { return };
+        if !asked && !wanted {
+            self.whole = Whole::AtContact { wanted, not_before, pause: RESYNC_PAUSE };
+            return;
+        }
+        if now.uptime < not_before {
+            self.whole = Whole::AtContact { wanted, not_before, pause };
+            return;
+        }
+        self.tell_whole(now, act);
+        self.whole = Whole::AtContact {
+            wanted: false,
+            not_before: now.uptime + pause,
+            pause: (pause * 2).min(MAX_RESYNC_PAUSE),
+        };
+    }
+
+    fn want_whole(&mut self) {
+        if let Whole::AtContact { wanted, .. } = &mut self.whole {
+            *wanted = true;
+        }
+    }
+
+    fn whole_is_wanted(&self) -> bool {
+        matches!(self.whole, Whole::AtContact { wanted: true, .. })
+    }
+
+    fn tick(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
+        if !self.scanning && let Some(pass) = self.pass_due(now.uptime) {
+            self.scanning = true;
+            act(Action::Scan(pass));
+        }
+        if self.spoken.is_none_or(|spoken| now.uptime.saturating_sub(spoken) >= self.heartbeat) {
+            self.mention(now, act);
+        }
+    }
+
+    fn pass_due(&self, uptime: Duration) -> Option<Pass> {
+        let since = |ended: Duration| uptime.saturating_sub(ended);
+        let failed = self.scan_failure.is_some() || self.unverifiable.is_some();
+        let retry = SCAN_RETRY.min(self.setup.schedule.quick);
+        if let (true, Some(any)) = (failed, self.ended.any)
+            && since(any) < retry
+        {
+            return None;
+        }
+        match (self.ended.full, self.ended.any) {
+            (Some(full), _) if since(full) >= self.setup.schedule.full => Some(Pass::Full),
+            (Some(_), Some(any)) if failed || since(any) >= self.setup.schedule.quick => {
+                Some(if self.unverifiable.is_some() { Pass::Full } else { Pass::Quick })
+            }
+            (None, _) => Some(Pass::Full),
+            _ => None,
+        }
+    }
+
+    /// A report with nothing in it: a heartbeat.
+    fn mention(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
+        let report = self.report(now);
+        act(Action::Mention(Box::new(report)));
+    }
+
+    fn answer_probe(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
+        let health = self.judge_health(now.uptime);
+        if self.health.as_ref() != Some(&health) {
+            self.health = Some(health.clone());
+            act(Action::Probe(health));
+        }
+    }
+}
+
+/// What makes two sights of a held value the same news: of an append-only file that is held, its held beginning.
+fn essence(held: &HeldValue) -> (Option<drift::Blake3>, Option<HeldPrefix>) {
+    match &held.prefix {
+        Some(prefix) => (None, Some(prefix.clone())),
+        None => (held.value, None),
+    }
+}
+
+/// What is new since the last report.
+#[derive(Debug, Default)]
+struct News {
+    opened: Vec<DriftId>,
+    closed: Vec<DriftId>,
+    /// Whether a held value is new, gone or another.
+    held: bool,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.opened.is_empty() && self.closed.is_empty() && !self.held
+    }
+}
+
+impl Sentinel {
+    /// An empty report with the next number, in a generation of its own.
+    fn report(&mut self, now: Now) -> Report {
+        self.sequence += 1;
+        self.generation += 1;
+        self.spoken = Some(now.uptime);
+        Report {
+            run: self.setup.run,
+            sequence: self.sequence,
+            previous_run: self.setup.previous_run,
+            part: drift::report::Part::only(self.generation),
+            agent: self.setup.agent.clone(),
+            boot_id: self.setup.boot_id.clone(),
+            phase: self.phase,
+            image: self.image.clone(),
+            unverifiable: self.unverifiable.as_deref().map(generation::bounded_sentence),
+            states: StateUpdate::Change,
+            opened: Vec::new(),
+            closed: Vec::new(),
+            open_count: self.open.len() as u64,
+            set_digest: drift::finding::set_digest(self.open.keys().copied()),
+            moments: Vec::new(),
+            dropped_moments: self.dropped_moments,
+            held_whole: false,
+            held: Vec::new(),
+            coverage: generation::bounded_coverage(self.coverage(now)),
+            agent_clock: now.clock_seconds(),
+            uptime_seconds: now.uptime.as_secs(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Receives what is to be told; hands on reports, in as many parts as the limits ask for.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+
+use drift::TreePath;
+use drift::coverage::Coverage;
+use drift::finding::{Drift, DriftId};
+use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
+
+use super::{Action, News, Sentinel};
+use crate::clock::Now;
+
+/// What is left of [`Report::MAX_BYTES`] for lists: commas, digits of numbers that grow, and a margin.
+const MARGIN_BYTES: usize = 4 * 1024;
+/// A report without lists is shorter than this, whatever its coverage is (see [`bounded_coverage`]).
+const GAPS_BYTES: usize = 128 * 1024;
+/// One drift with everything that the kernel lets an attacker hang on it must still fit.
+const MAX_DRIFT_BYTES: usize = 256 * 1024;
+/// A sentence on why an instance cannot verify itself.
+const MAX_SENTENCE_BYTES: usize = 1024;
+/// The hexadecimal digits of an id, quotes and comma.
+const CLOSED_BYTES: usize = 67;
+
+/// Which items go into one part.
+#[derive(Debug, Default, Clone)]
+struct Cut {
+    opened: Range<usize>,
+    closed: Range<usize>,
+    held: Range<usize>,
+    bytes: usize,
+}
+
+impl Sentinel {
+    /// Tells everything that is open and held.
+    pub(super) fn tell_whole(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
+        let open = std::mem::take(&mut self.open);
+        let held = self.held.take();
+        let lists = Lists { opened: open.iter().collect(), closed: Vec::new(), held: held.as_ref() };
+        let digest = drift::finding::set_digest(open.keys().copied());
+        self.tell(StateUpdate::Whole, &lists, (open.len(), digest), now, act);
+        self.whole_sequence = self.sequence;
+        self.open = open;
+        self.held = held;
+    }
+
+    /// Tells what is new. Of held values that is always the whole set.
+    pub(super) fn tell_change(&mut self, news: News, now: Now, act: &mut dyn FnMut(Action)) {
+        let open = std::mem::take(&mut self.open);
+        let held = self.held.take();
+        let lists = Lists {
+            opened: news.opened.iter().filter_map(|id| open.get_key_value(id)).collect(),
+            closed: news.closed,
+            held: held.as_ref().filter(|_| news.held),
+        };
+        let digest = drift::finding::set_digest(open.keys().copied());
+        self.tell(StateUpdate::Change, &lists, (open.len(), digest), now, act);
+        self.open = open;
+        self.held = held;
+    }
+
+    fn tell(
+        &mut self,
+        states: StateUpdate,
+        lists: &Lists<'_>,
+        (open_count, set_digest): (usize, drift::Blake3),
+        now: Now,
+        act: &mut dyn FnMut(Action),
+    ) {
+        let mut template = self.report(now);
+        template.states = states;
+        template.open_count = open_count as u64;
+        template.set_digest = set_digest;
+        template.held_whole = lists.held.is_some();
+        let held: Vec<&HeldValue> = lists.held.iter().flat_map(|held| held.values()).collect();
+        let room = Report::MAX_BYTES - MARGIN_BYTES - json_length(&template).min(Report::MAX_BYTES / 2);
+        let cuts = lists.cut(&held, room);
+        let count = u32::try_from(cuts.len()).unwrap_or(Report::MAX_PARTS).min(Report::MAX_PARTS);
+        for (cut, index) in cuts.into_iter().zip(1..=count) {
+            let mut report = template.clone();
+            if index > 1 {
+                self.sequence += 1;
+            }
+            report.sequence = self.sequence;
+            report.part = Part { generation: template.part.generation, index, count };
+            report.opened = lists.opened[cut.opened].iter().map(|(id, drift)| sendable(**id, drift)).collect();
+            report.closed = lists.closed[cut.closed].to_vec();
+            report.held = held[cut.held].iter().map(|held| (*held).clone()).collect();
+            act(Action::Keep(Box::new(report)));
+        }
+    }
+}
+
+struct Lists<'a> {
+    opened: Vec<(&'a DriftId, &'a Drift)>,
+    closed: Vec<DriftId>,
+    /// The whole set of held values, if it is told.
+    held: Option<&'a BTreeMap<TreePath, HeldValue>>,
+}
+
+impl Lists<'_> {
+    /// Cuts the lists into parts of at most `room` bytes and the limits of [`Report`]. At least one part.
+    fn cut(&self, held: &[&HeldValue], room: usize) -> Vec<Cut> {
+        let mut cuts = vec![Cut::default()];
+        for (index, (id, drift)) in self.opened.iter().enumerate() {
+            let bytes = json_length(&sendable(**id, drift)) + 1;
+            let cut = part_with_room(&mut cuts, bytes, room, |cut| cut.opened.len() < Report::MAX_DRIFTS, index, 0, 0);
+            cut.opened.end = index + 1;
+        }
+        let opened = self.opened.len();
+        for index in 0..self.closed.len() {
+            let fits = |cut: &Cut| cut.closed.len() < Report::MAX_DRIFTS;
+            let cut = part_with_room(&mut cuts, CLOSED_BYTES, room, fits, opened, index, 0);
+            cut.closed.end = index + 1;
+        }
+        let closed = self.closed.len();
+        for (index, held) in held.iter().enumerate() {
+            let fits = |cut: &Cut| cut.held.len() < Report::MAX_HELD;
+            let cut = part_with_room(&mut cuts, json_length(held) + 1, room, fits, opened, closed, index);
+            cut.held.end = index + 1;
+        }
+        cuts
+    }
+}
+
+/// The last part if `bytes` more fit into it, else a new one whose lists begin where the others end.
+fn part_with_room(
+    cuts: &mut Vec<Cut>,
+    bytes: usize,
+    room: usize,
+    fits: impl Fn(&Cut) -> bool,
+    opened: usize,
+    closed: usize,
+    held: usize,
+) -> &mut Cut {
+    let is_full = cuts.last().is_none_or(|cut| !fits(cut) || (cut.bytes > 0 && cut.bytes + bytes > room));
+    if is_full {
+        cuts.push(Cut { opened: opened..opened, closed: closed..closed, held: held..held, bytes: 0 });
+    }
+    let cut = cuts.last_mut().expect("there is always a part");
+    cut.bytes += bytes;
+    cut
+}
+
+/// The drift as it is sent: with what was found there, unless that alone would fill a report.
+fn sendable(id: DriftId, drift: &Drift) -> OpenDrift {
+    let whole = OpenDrift { id, drift: drift.clone() };
+    if json_length(&whole) <= MAX_DRIFT_BYTES {
+        return whole;
+    }
+    let mut drift = whole.drift;
+    drift.found = None;
+    drift.detail = Some("what was found there is too long to be sent".into());
+    OpenDrift { id, drift }
+}
+
+/// Coverage whose gaps fit into every report; the count still says how many there are.
+pub(super) fn bounded_coverage(mut coverage: Coverage) -> Coverage {
+    coverage.gaps.truncate(Coverage::MAX_GAPS);
+    coverage.limits.truncate(Coverage::MAX_LIMITS);
+    coverage.not_held.truncate(64);
+    for limit in &mut coverage.limits {
+        *limit = bounded_sentence(limit);
+    }
+    for gap in &mut coverage.gaps {
+        gap.detail = bounded_sentence(&gap.detail);
+    }
+    let mut room = GAPS_BYTES;
+    let fitting = coverage.gaps.iter().take_while(|gap| {
+        let bytes = json_length(gap) + 1;
+        let fits = bytes <= room;
+        room = room.saturating_sub(bytes);
+        fits
+    });
+    let fitting = fitting.count();
+    coverage.gap_count = coverage.gap_count.max(coverage.gaps.len() as u64);
+    coverage.gaps.truncate(fitting);
+    coverage
+}
+
+/// A sentence, cut where it gets too long.
+pub(super) fn bounded_sentence(text: &str) -> String {
+    let mut end = text.len().min(MAX_SENTENCE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn json_length(value: &impl serde::Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("plain structs, and counting cannot fail");
+    count.0
+}

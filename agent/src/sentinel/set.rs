@@ -1,0 +1,85 @@
+//! Receives what a pass found; changes the set of open drifts into it, and hands on what is new.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drift::TreePath;
+use drift::finding::{Drift, DriftId};
+use drift::report::HeldValue;
+
+use super::{News, Outcome, Sentinel, essence};
+
+/// What one agent can hold of them (some 500 MB); an instance with more is no longer of its image in any sense.
+pub const MAX_OPEN_DRIFTS: usize = 1_000_000;
+
+impl Sentinel {
+    /// Makes `outcome` what is open and held, and says what is new in that.
+    pub(super) fn take_over(&mut self, outcome: Outcome) -> News {
+        let mut found: BTreeMap<DriftId, Drift> = BTreeMap::new();
+        self.overflowed = outcome.drifts.len() > MAX_OPEN_DRIFTS;
+        found.extend(outcome.drifts.into_iter().take(MAX_OPEN_DRIFTS).map(|drift| (drift.id(), drift)));
+        let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
+        self.retain_unseen(&mut found, &unseen);
+        let opened = found.keys().filter(|id| !self.open.contains_key(id)).copied().collect();
+        let closed = self.open.keys().filter(|id| !found.contains_key(id)).copied().collect();
+        self.open = found;
+        News { opened, closed, held: outcome.held.is_some_and(|held| self.take_over_held(held, &unseen)) }
+    }
+
+    /// Makes `held` the whole set of held values, but for those that could not be looked at. Says whether that is news.
+    fn take_over_held(&mut self, held: Vec<HeldValue>, unseen: &Unseen) -> bool {
+        let mut now: BTreeMap<TreePath, HeldValue> = held.into_iter().map(|held| (held.path.clone(), held)).collect();
+        let before = self.held.take();
+        let is_news = match &before {
+            None => true,
+            Some(before) => {
+                for (path, value) in before.iter().filter(|(path, _)| unseen.has(path)) {
+                    now.entry(path.clone()).or_insert_with(|| value.clone());
+                }
+                !now.keys().eq(before.keys()) || now.values().zip(before.values()).any(|(a, b)| essence(a) != essence(b))
+            }
+        };
+        self.held = Some(now);
+        is_news
+    }
+
+    /// Keeps open what was open where this pass could not look: unreadable is not undone.
+    fn retain_unseen(&self, found: &mut BTreeMap<DriftId, Drift>, unseen: &Unseen) {
+        if unseen.is_nothing() {
+            return;
+        }
+        let seen: BTreeSet<TreePath> = found.values().map(|drift| drift.path.clone()).collect();
+        for (id, drift) in &self.open {
+            if !seen.contains(&drift.path) && unseen.has(&drift.path) {
+                found.insert(*id, drift.clone());
+            }
+        }
+    }
+}
+
+/// Where a pass could not look.
+struct Unseen {
+    gaps: Vec<TreePath>,
+    and_more: bool,
+}
+
+impl Unseen {
+    fn of(mut gaps: Vec<TreePath>, and_more: bool) -> Self {
+        gaps.sort();
+        Unseen { gaps, and_more }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.gaps.is_empty() && !self.and_more
+    }
+
+    fn has(&self, path: &TreePath) -> bool {
+        let mut above = Some(path.clone());
+        while let Some(path) = above {
+            if self.gaps.binary_search(&path).is_ok() {
+                return true;
+            }
+            above = path.parent();
+        }
+        self.and_more
+    }
+}

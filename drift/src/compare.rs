@@ -1,0 +1,96 @@
+//! Manifest × observations → drift, gaps and held values.
+//!
+//! An ordered merge in constant memory: observations come in path order ([`TreePath`]'s), each meets its entry or none,
+//! and what was passed over is gone. A scanner that needs to know the entry *before* it reads the content asks
+//! [`Merge`] itself and hands each pair to [`judge`] in its own time; [`compare`] does both at once.
+
+mod judgement;
+mod links;
+mod merge;
+
+use crate::coverage::Gap;
+use crate::finding::Drift;
+use crate::manifest::{Contents, ManifestError, Source};
+use crate::observation::Observation;
+use crate::report::HeldValue;
+
+pub use judgement::{Expectation, judge, judge_cover, judge_missing};
+pub use links::{LinkGroups, Settled};
+pub use merge::{Met, Merge};
+
+use crate::entry::Entry;
+
+/// What comes of comparing one path.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// A difference that no rule allows, with both sides of it.
+    Drift(Box<Difference>),
+    /// Something that could not be verified.
+    Gap(Gap),
+    /// A value that is held from first sight on.
+    Held(HeldValue),
+}
+
+/// A drift with what was expected and what was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// The drift, as it is reported.
+    pub drift: Drift,
+    /// What the manifest says; none for what was added.
+    pub expected: Option<Entry>,
+    /// What is there; none for what was removed.
+    pub found: Option<Entry>,
+}
+
+/// Compares a manifest with observations in path order, telling `sink` what comes of it.
+///
+/// Findings come in path order, but for files with several names: these come when their group is settled.
+///
+/// # Errors
+/// A manifest that cannot be read, or observations out of order.
+pub fn compare<S: Source>(
+    manifest: &Contents<S>,
+    observations: impl IntoIterator<Item = Observation>,
+    sink: &mut dyn FnMut(Finding),
+) -> Result<(), CompareError> {
+    let mut merge = Merge::new(manifest);
+    let mut groups = LinkGroups::default();
+    let expectation = Expectation::new(manifest.header());
+    for observation in observations {
+        match observation {
+            Observation::Gap(gap) => {
+                merge.pass_over(&gap.path, &mut |missing| judge_missing(&expectation, &missing, sink))?;
+                sink(Finding::Gap(gap));
+            }
+            Observation::Found(found) => {
+                let path = &found.entry.path;
+                let met = merge.meet(path, &mut |missing| judge_missing(&expectation, &missing, sink))?;
+                let entry = met.map(|met| met.entry);
+                if let Some(settled) = groups.hold_or_settle(entry, found) {
+                    judge(&expectation, settled.expected.as_ref(), &settled.found, sink);
+                }
+            }
+        }
+    }
+    merge.finish(&mut |missing| judge_missing(&expectation, &missing, sink))?;
+    for settled in groups.settle() {
+        judge(&expectation, settled.expected.as_ref(), &settled.found, sink);
+    }
+    Ok(())
+}
+
+/// Why a comparison cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The manifest cannot be read.
+    #[error("read an entry of the manifest")]
+    Manifest(#[from] ManifestError),
+    /// A walk that is not in path order: nothing that was decided so far can be relied on.
+    #[error("{found} was observed after {before}, which is out of order")]
+    OutOfOrder {
+        /// What came first.
+        before: crate::TreePath,
+        /// What came after it.
+        found: crate::TreePath,
+    },
+}

@@ -1,0 +1,63 @@
+//! Hard-link groups: which names share a file, known when all of them have been seen.
+//!
+//! The least of a group's names in path order names the group. How many names lie outside the tree is the number that the
+//! kernel tells less the names that were met, so files with several names wait here until the walk is over; there are
+//! few of them.
+
+use std::collections::HashMap;
+
+use crate::TreePath;
+use crate::entry::{Entry, Links};
+use crate::observation::{Found, Group};
+
+/// Files with several names, waiting for their group to be complete.
+#[derive(Debug, Default)]
+pub struct LinkGroups {
+    groups: HashMap<((u32, u32), u64), Names>,
+    waiting: Vec<(Group, Settled)>,
+}
+
+/// A path whose links are known, with the entry that it met.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled {
+    /// What the manifest says.
+    pub expected: Option<Entry>,
+    /// What is there, `links` included.
+    pub found: Found,
+}
+
+#[derive(Debug)]
+struct Names {
+    least: TreePath,
+    seen: u32,
+}
+
+impl LinkGroups {
+    /// Gives a path with a single name back at once, and keeps one with several.
+    pub fn hold_or_settle(&mut self, expected: Option<Entry>, found: Found) -> Option<Settled> {
+        let Some(group) = found.group else {
+            return Some(Settled { expected, found });
+        };
+        let names = self
+            .groups
+            .entry((group.device, group.inode))
+            .or_insert_with(|| Names { least: found.entry.path.clone(), seen: 0 });
+        names.seen += 1;
+        if found.entry.path < names.least {
+            names.least = found.entry.path.clone();
+        }
+        self.waiting.push((group, Settled { expected, found }));
+        None
+    }
+
+    /// Everything that waited, in the order in which it came, with its links.
+    pub fn settle(self) -> impl Iterator<Item = Settled> {
+        let groups = self.groups;
+        self.waiting.into_iter().map(move |(group, mut settled)| {
+            let names = &groups[&(group.device, group.inode)];
+            settled.found.entry.links =
+                Some(Links { least: names.least.clone(), outside: group.names.saturating_sub(names.seen) });
+            settled
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! The ordered merge: which entry a path meets, and which entries were passed over.
+
+use std::cmp::Ordering;
+
+use crate::TreePath;
+use crate::compare::CompareError;
+use crate::entry::Entry;
+use crate::manifest::{Contents, Entries, ManifestError, Source};
+
+/// One forward pass over a manifest, led by the paths of a walk in the same order.
+#[derive(Debug)]
+pub struct Merge<'m, S> {
+    entries: Entries<'m, S>,
+    next: Option<Met>,
+    started: bool,
+    before: Option<TreePath>,
+}
+
+/// An entry with its place in the manifest.
+#[derive(Debug, Clone)]
+pub struct Met {
+    /// From 0, in path order.
+    pub ordinal: u64,
+    /// The entry.
+    pub entry: Entry,
+}
+
+impl<'m, S: Source> Merge<'m, S> {
+    /// Begins before the first entry.
+    pub fn new(manifest: &'m Contents<S>) -> Self {
+        Merge { entries: manifest.entries(), next: None, started: false, before: None }
+    }
+
+    /// The entry at `path`, if the manifest has one; entries before it are gone, and told to `missing`.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read, or a path that does not come after the one before.
+    pub fn meet(
+        &mut self,
+        path: &TreePath,
+        missing: &mut dyn FnMut(Entry),
+    ) -> Result<Option<Met>, CompareError> {
+        if let Some(before) = self.before.as_ref().filter(|before| *before >= path) {
+            return Err(CompareError::OutOfOrder { before: before.clone(), found: path.clone() });
+        }
+        self.before = Some(path.clone());
+        while let Some(met) = self.peek()? {
+            match met.entry.path.cmp(path) {
+                Ordering::Less => missing(self.take()?.expect("it was peeked at").entry),
+                Ordering::Equal => return Ok(self.take()?),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes over the entries at `path` and below it: a gap covers them, so they are not gone. Entries before it are,
+    /// and told to `missing`. A directory may have been met before its gap was (it could not be listed).
+    /// Returns how many entries the gap covers.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read.
+    pub fn pass_over(
+        &mut self,
+        path: &TreePath,
+        missing: &mut dyn FnMut(Entry),
+    ) -> Result<u64, ManifestError> {
+        while self.peek()?.is_some_and(|met| met.entry.path < *path) {
+            missing(self.take()?.expect("it was peeked at").entry);
+        }
+        self.skip_within(path)
+    }
+
+    /// Passes over the entries at `path` and below it, which must be the next. Returns how many there were.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read.
+    pub fn skip_within(&mut self, path: &TreePath) -> Result<u64, ManifestError> {
+        let mut skipped = 0;
+        while self.peek()?.is_some_and(|met| met.entry.path.is_within(path)) {
+            self.take()?;
+            skipped += 1;
+        }
+        Ok(skipped)
+    }
+
+    /// Tells `missing` everything that no path has met.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read.
+    pub fn finish(mut self, missing: &mut dyn FnMut(Entry)) -> Result<(), ManifestError> {
+        while let Some(met) = self.take()? {
+            missing(met.entry);
+        }
+        Ok(())
+    }
+
+    fn peek(&mut self) -> Result<Option<&Met>, ManifestError> {
+        if !self.started {
+            self.started = true;
+            self.advance()?;
+        }
+        Ok(self.next.as_ref())
+    }
+
+    fn take(&mut self) -> Result<Option<Met>, ManifestError> {
+        self.peek()?;
+        let taken = self.next.take();
+        if taken.is_some() {
+            self.advance()?;
+        }
+        Ok(taken)
+    }
+
+    fn advance(&mut self) -> Result<(), ManifestError> {
+        let next = self.entries.next_numbered()?;
+        self.next = next.map(|numbered| Met { ordinal: numbered.ordinal, entry: numbered.entry });
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! What has and has not been verified, and how long ago.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TreePath;
+
+/// What an agent has verified of its instance, and what it has not: nothing is skipped in silence.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Entries of the manifest that the last full scan compared.
+    pub verified_entries: u64,
+    /// Entries that the manifest holds.
+    pub expected_entries: u64,
+    /// The last finished full scan, which reads what processes see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<ScanRecord>,
+    /// The last finished quick scan, which trusts metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quick: Option<ScanRecord>,
+    /// The last finished disk sweep, which reads around the page cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ScanRecord>,
+    /// What could not be verified, at most [`Coverage::MAX_GAPS`], in path order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// How many gaps there are in all.
+    #[serde(default)]
+    pub gap_count: u64,
+    /// Attributes that this build does not hold, by their words: never compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_held: Vec<String>,
+    /// Limits that concern the whole instance, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+}
+
+impl Coverage {
+    /// A report names at most this many gaps; the count says how many there are.
+    pub const MAX_GAPS: usize = 100;
+    /// More limits than an agent knows of.
+    pub const MAX_LIMITS: usize = 32;
+}
+
+/// One finished pass over the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScanRecord {
+    /// Seconds since it ended, by `CLOCK_BOOTTIME`: ages survive a clock that is set.
+    pub age_seconds: u64,
+    /// How long it took, in milliseconds.
+    pub took_milliseconds: u64,
+    /// Paths looked at.
+    pub entries: u64,
+    /// Bytes of content read.
+    pub bytes: u64,
+    /// Files read again because their metadata was not to be trusted (quick scans).
+    #[serde(default)]
+    pub rehashed: u64,
+}
+
+/// Something that could not be verified. Never drift: a failing disk must not kill a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Where.
+    pub path: TreePath,
+    /// Why.
+    pub reason: GapReason,
+    /// The system's own words, escaped.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Why something could not be verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapReason {
+    /// It could not be read.
+    Unreadable,
+    /// It kept changing while it was read.
+    Changing,
+    /// It lies deeper than [`TreePath::MAX_BYTES`].
+    TooDeep,
+    /// A file system of the image is not mounted.
+    FilesystemMissing,
+    /// Something is mounted over it, and the agent may not look beneath.
+    UnderMount,
+    /// A reason of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl GapReason {
+    /// The sentence for people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            GapReason::Unreadable => "could not be read",
+            GapReason::Changing => "kept changing while it was read",
+            GapReason::TooDeep => "lies too deep to be named",
+            GapReason::FilesystemMissing => "is a file system of the image that is not mounted",
+            GapReason::UnderMount => "lies under a mount that the agent may not look beneath",
+            GapReason::Unknown => "could not be verified",
+        }
+    }
+}

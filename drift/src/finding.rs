@@ -1,0 +1,139 @@
+//! One drift: a difference between an instance and its image that no rule allows.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::class::{Class, Severity};
+use crate::entry::{AttributeSet, Shown};
+use crate::{Blake3, TreePath};
+
+/// One difference between what was found on an instance and its image that no rule allows.
+///
+/// What was *expected* is not in it: the collector looks that up in its own copy of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Where.
+    pub path: TreePath,
+    /// What happened there.
+    pub kind: DriftKind,
+    /// With kind `changed`: which attributes differ.
+    #[serde(default, skip_serializing_if = "AttributeSet::is_empty_ref")]
+    pub changed: AttributeSet,
+    /// What is there now; none for `removed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Shown>,
+    /// A sentence on what is not told by the attributes (what is mounted over it, which held value it broke).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What part of the system it concerns.
+    pub class: Class,
+    /// How bad it is by itself.
+    pub severity: Severity,
+    /// MITRE ATT&CK techniques that look like this.
+    #[serde(default)]
+    pub technique: Vec<String>,
+}
+
+/// What happened at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DriftKind {
+    /// It is not in the image.
+    Added,
+    /// It is in the image and is gone.
+    Removed,
+    /// It differs in the named attributes.
+    Changed,
+    /// Something is mounted over it.
+    Covered,
+    /// The instance has another manifest than its image was registered with.
+    Baseline,
+    /// A kind of a later version: kept and shown as it came.
+    Unknown(String),
+}
+
+impl DriftKind {
+    /// The word for it in JSON and on screen.
+    pub fn word(&self) -> &str {
+        match self {
+            DriftKind::Added => "added",
+            DriftKind::Removed => "removed",
+            DriftKind::Changed => "changed",
+            DriftKind::Covered => "covered",
+            DriftKind::Baseline => "baseline",
+            DriftKind::Unknown(word) => word,
+        }
+    }
+}
+
+impl fmt::Display for DriftKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl Serialize for DriftKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl<'de> Deserialize<'de> for DriftKind {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Ok(match word.as_str() {
+            "added" => DriftKind::Added,
+            "removed" => DriftKind::Removed,
+            "changed" => DriftKind::Changed,
+            "covered" => DriftKind::Covered,
+            "baseline" => DriftKind::Baseline,
+            _ => DriftKind::Unknown(word),
+        })
+    }
+}
+
+/// The name of a drift among all that is open on one instance: another difference has another id.
+///
+/// The agent computes it ([`Drift::id`]); to the collector it is opaque, so that later versions may compute it
+/// otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DriftId(pub Blake3);
+
+impl fmt::Display for DriftId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Drift {
+    /// BLAKE3 over kind, path, attributes and what was found.
+    pub fn id(&self) -> DriftId {
+        let mut hasher = blake3::Hasher::new_derive_key("driftmark drift id v1");
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(self.kind.word().as_bytes());
+        part(self.path.as_bytes());
+        part(&self.changed.bits().to_le_bytes());
+        part(&self.found.as_ref().map(|shown| serde_json::to_vec(shown).expect("a plain struct")).unwrap_or_default());
+        part(self.detail.as_deref().unwrap_or_default().as_bytes());
+        DriftId(hasher.finalize().into())
+    }
+}
+
+/// The digest of a whole state set: BLAKE3 over the sorted ids, 32 bytes each.
+pub fn set_digest(sorted: impl IntoIterator<Item = DriftId>) -> Blake3 {
+    let mut hasher = blake3::Hasher::new();
+    for id in sorted {
+        hasher.update(id.0.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+impl AttributeSet {
+    fn is_empty_ref(&self) -> bool {
+        self.is_empty()
+    }
+}
