@@ -1,0 +1,411 @@
+//! Receives a recipe; hands on an image: a real root file system with the agent installed, baked, signed and packed.
+//!
+//! Debian's own tools make the file system, once per machine and package list; the agent that was just built is
+//! installed the way its package does it, and bakes. Both steps are kept, under a lock, so that tests that run side by
+//! side wait for one build instead of each making one.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::apt::Source;
+use crate::process::{finish, run};
+
+/// What every image has: an init, its bus, a network tool, and the certificates of the world.
+const PACKAGES: [&str; 5] = [
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "iproute2",
+    "ca-certificates",
+];
+/// Finished images that are kept, the newest; each is some 200 MB, and every new build of the agent makes others.
+const IMAGES_KEPT: usize = 6;
+/// The agent's half of the tree that `systemd/` lays out.
+const AGENT_FILES: [&str; 3] = [
+    "usr/lib/systemd/system/driftmark-agent.service",
+    "usr/lib/systemd/system-preset/80-driftmark.preset",
+    "usr/lib/tmpfiles.d/driftmark.conf",
+];
+/// Where the manifest lies in an image.
+const HOME: &str = "usr/lib/driftmark";
+
+/// Where images are made and kept.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    directory: PathBuf,
+}
+
+/// A key pair as `driftmark-agent keygen` makes it.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The private key.
+    pub private: PathBuf,
+    /// The public key, which an image trusts.
+    pub public: PathBuf,
+}
+
+/// A file that an image has besides its packages.
+#[derive(Debug, Clone)]
+pub struct ImageFile {
+    /// Where, absolute.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// What is in it.
+    pub content: Vec<u8>,
+}
+
+/// What an image is made of.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    name: String,
+    version: String,
+    packages: Vec<String>,
+    files: Vec<ImageFile>,
+}
+
+/// A finished image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The packed root file system, read-only when mounted.
+    pub file_system: PathBuf,
+    /// A copy of the manifest in it; not there without an agent.
+    pub manifest: PathBuf,
+    /// A copy of the manifest's signature.
+    pub signature: PathBuf,
+    /// The image's name.
+    pub name: String,
+    /// The image's version.
+    pub version: String,
+}
+
+impl Workshop {
+    /// The one in `DRIFTMARK_LAB`, else in cargo's target directory.
+    ///
+    /// # Errors
+    /// Its directory cannot be made.
+    pub fn open() -> Result<Self> {
+        let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/driftmark-lab");
+        let directory =
+            std::env::var_os("DRIFTMARK_LAB").map_or_else(|| PathBuf::from(usual), PathBuf::from);
+        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        Ok(Self {
+            directory: directory.canonicalize().context("find the workshop")?,
+        })
+    }
+
+    /// A key pair that is made once and kept, so that finished images can be kept too.
+    ///
+    /// # Errors
+    /// The agent makes none.
+    pub fn keys(&self, agent: &Path) -> Result<Keys> {
+        let _lock = self.lock("keys")?;
+        let keys = Keys::below(&self.directory.join("keys"));
+        if !keys.public.exists() {
+            let _ = fs::remove_dir_all(self.directory.join("keys"));
+            return Keys::make(agent, &self.directory.join("keys"));
+        }
+        Ok(keys)
+    }
+
+    /// The root file system of these packages as a tar, made if it was not made before.
+    fn base(&self, packages: &[String]) -> Result<PathBuf> {
+        let source = Source::of_this_machine()?;
+        let list = packages.join(",");
+        let key = blake3::hash(format!("{source:?} {list}").as_bytes()).to_hex();
+        let base = self
+            .directory
+            .join(format!("base-{}-{}.tar", source.suite, &key[..16]));
+        let _lock = self.lock("base")?;
+        if base.exists() {
+            return Ok(base);
+        }
+        let unfinished = base.with_extension("unfinished.tar");
+        run(Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=minbase", "--mode=root"])
+            .arg(format!("--components={}", source.components))
+            .arg(format!("--include={list}"))
+            .arg(&source.suite)
+            .arg(&unfinished)
+            .arg(&source.mirror))
+        .context("make a root file system")?;
+        fs::rename(&unfinished, &base).context("keep the root file system")?;
+        Ok(base)
+    }
+
+    /// One lock for each kind of work; it is let go when the file is closed.
+    fn lock(&self, work: &str) -> Result<File> {
+        let path = self.directory.join(format!("{work}.lock"));
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Removes all finished images but the newest.
+    fn prune(&self) -> Result<()> {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&self.directory)
+            .context("list the workshop")?
+            .flatten()
+        {
+            if entry.file_name().as_encoded_bytes().starts_with(b"image-") {
+                images.push((
+                    entry
+                        .metadata()
+                        .and_then(|metadata| metadata.modified())
+                        .ok(),
+                    entry.path(),
+                ));
+            }
+        }
+        images.sort();
+        for (_, path) in images.iter().rev().skip(IMAGES_KEPT) {
+            fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Keys {
+    /// Makes a pair in this directory.
+    ///
+    /// # Errors
+    /// The agent makes none.
+    pub fn make(agent: &Path, directory: &Path) -> Result<Self> {
+        run(Command::new(agent)
+            .arg("keygen")
+            .arg("--output")
+            .arg(directory))
+        .context("make a key pair")?;
+        Ok(Self::below(directory))
+    }
+
+    fn below(directory: &Path) -> Self {
+        Self {
+            private: directory.join("driftmark.key"),
+            public: directory.join("driftmark.pub"),
+        }
+    }
+}
+
+impl Recipe {
+    /// An image of this name and version with nothing but the base and the agent.
+    pub fn new(name: &str, version: &str) -> Self {
+        let packages = PACKAGES.map(str::to_owned).to_vec();
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            packages,
+            files: Vec::new(),
+        }
+    }
+
+    /// With this package of the distribution too.
+    #[must_use]
+    pub fn package(mut self, name: &str) -> Self {
+        self.packages.push(name.to_owned());
+        self
+    }
+
+    /// With this file too: configuration in `/usr/lib/driftmark/agent.d`, say.
+    #[must_use]
+    pub fn file(mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push(ImageFile {
+            path: path.to_owned(),
+            mode,
+            content: content.into(),
+        });
+        self
+    }
+
+    /// Makes the image with `agent` installed in it, and baked and signed by it.
+    ///
+    /// # Errors
+    /// A step did not work; the message has its output.
+    pub fn build(&self, workshop: &Workshop, agent: &Path, keys: &Keys) -> Result<Image> {
+        self.make(workshop, Some((agent, keys)))
+    }
+
+    /// Makes the image without agent and manifest: what the rest of the world boots.
+    ///
+    /// # Errors
+    /// A step did not work; the message has its output.
+    pub fn build_without_agent(&self, workshop: &Workshop) -> Result<Image> {
+        self.make(workshop, None)
+    }
+
+    fn make(&self, workshop: &Workshop, agent: Option<(&Path, &Keys)>) -> Result<Image> {
+        let base = workshop.base(&self.packages)?;
+        let directory = workshop
+            .directory
+            .join(format!("image-{}", self.key(&base, agent)?));
+        let image = Image {
+            file_system: directory.join("root.image"),
+            manifest: directory.join("image.manifest"),
+            signature: directory.join("image.manifest.sig"),
+            name: self.name.clone(),
+            version: self.version.clone(),
+        };
+        let _lock = workshop.lock("image")?;
+        if directory.exists() {
+            return Ok(image);
+        }
+        let work = tempfile::Builder::new()
+            .prefix("work-")
+            .tempdir_in(&workshop.directory)
+            .context("make a directory")?;
+        let (root, finished) = (work.path().join("root"), work.path().join("image"));
+        fs::create_dir(&root)
+            .and_then(|()| fs::create_dir(&finished))
+            .context("make directories for an image")?;
+        run(Command::new("tar")
+            .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
+            .arg(&base)
+            .arg("-C")
+            .arg(&root))?;
+        make_anonymous(&root)?;
+        for file in &self.files {
+            write(&root, &file.path, file.mode, &file.content)?;
+        }
+        if let Some((agent, keys)) = agent {
+            install(&root, agent, &keys.public)?;
+            self.bake(&root, agent, &keys.private)?;
+            for name in ["image.manifest", "image.manifest.sig"] {
+                let from = root.join(HOME).join(name);
+                fs::copy(&from, finished.join(name))
+                    .with_context(|| format!("copy {}", from.display()))?;
+            }
+        }
+        pack(&root, &finished.join("root.image"))?;
+        fs::rename(&finished, &directory).context("keep the image")?;
+        workshop.prune()?;
+        Ok(image)
+    }
+
+    fn bake(&self, root: &Path, agent: &Path, key: &Path) -> Result<()> {
+        run(Command::new(agent)
+            .arg("bake")
+            .arg("--root")
+            .arg(root)
+            .args(["--name", &self.name, "--version", &self.version])
+            .arg("--key")
+            .arg(key)
+            .arg("--output")
+            .arg(root.join(HOME)))
+        .context("bake the image")?;
+        Ok(())
+    }
+
+    /// Names everything that the image depends on.
+    fn key(&self, base: &Path, agent: Option<(&Path, &Keys)>) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{base:?}{self:?}").as_bytes());
+        if let Some((agent, keys)) = agent {
+            let units = AGENT_FILES.map(installed_tree);
+            for path in units
+                .iter()
+                .map(PathBuf::as_path)
+                .chain([agent, &keys.public])
+            {
+                let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+                hasher.update(blake3::hash(&content).as_bytes());
+            }
+        }
+        Ok(hasher.finalize().to_hex()[..24].to_owned())
+    }
+}
+
+/// Takes out what would tell one instance from another, or this machine from the world.
+fn make_anonymous(root: &Path) -> Result<()> {
+    for path in [
+        "etc/hostname",
+        "etc/resolv.conf",
+        "var/lib/dbus/machine-id",
+        "var/lib/systemd/random-seed",
+    ] {
+        match fs::remove_file(root.join(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {path}"));
+            }
+            _ => {}
+        }
+    }
+    // Empty, not missing: missing means "first boot of the vendor's image" to systemd, with presets and questions.
+    write(root, "/etc/machine-id", 0o444, b"")
+}
+
+/// Puts the agent where its package would put it, and enables it.
+fn install(root: &Path, agent: &Path, public_key: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+    write(root, "/usr/bin/driftmark-agent", 0o755, &read(agent)?)?;
+    write(
+        root,
+        &format!("/{HOME}/trust.d/driftmark.pub"),
+        0o644,
+        &read(public_key)?,
+    )?;
+    for file in AGENT_FILES {
+        write(
+            root,
+            &format!("/{file}"),
+            0o644,
+            &read(&installed_tree(file))?,
+        )?;
+    }
+    let wanted = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wanted).context("make multi-user.target.wants")?;
+    symlink(
+        "/usr/lib/systemd/system/driftmark-agent.service",
+        wanted.join("driftmark-agent.service"),
+    )
+    .context("enable the agent")
+}
+
+/// A file that is shipped, in this source tree.
+fn installed_tree(file: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd")).join(file)
+}
+
+fn write(root: &Path, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let relative = path
+        .strip_prefix('/')
+        .with_context(|| format!("{path} is not absolute"))?;
+    let target = root.join(relative);
+    let parent = target.parent().context("a file is in a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    fs::write(&target, content).with_context(|| format!("write {}", target.display()))?;
+    fs::set_permissions(&target, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("chmod {path}"))
+}
+
+/// Packs a tree as erofs, else as squashfs; both read-only by nature.
+fn pack(root: &Path, target: &Path) -> Result<()> {
+    if crate::loopfs::kernel_has("erofs") {
+        let packed = finish(Command::new("mkfs.erofs").arg(target).arg(root));
+        if packed.is_ok_and(|output| output.status.success()) {
+            return Ok(());
+        }
+        let _ = fs::remove_file(target);
+    }
+    ensure!(
+        crate::loopfs::kernel_has("squashfs"),
+        "this kernel has neither erofs nor squashfs"
+    );
+    run(Command::new("mksquashfs").arg(root).arg(target).args([
+        "-comp",
+        "lz4",
+        "-quiet",
+        "-no-progress",
+    ]))?;
+    Ok(())
+}

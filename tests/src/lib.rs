@@ -1,0 +1,24 @@
+//! The world in which Driftmark is tested and shown: real processes, real systemd instances of a real image, real file
+//! systems, and nothing of it left behind.
+//!
+//! In the order in which a story uses them: a [`sandbox`] is the private machine, an [`image`] is what boots in it,
+//! a [`lab`] is the sandbox with a network and its [`instance`]s, an [`intrusion`] is what goes wrong there.
+//! [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look at.
+#![forbid(unsafe_code)]
+
+pub mod apt;
+pub mod image;
+pub mod instance;
+pub mod intrusion;
+pub mod lab;
+pub mod loopfs;
+pub mod patience;
+pub mod process;
+pub mod sandbox;
+
+pub use image::{Image, Recipe, Workshop};
+pub use instance::{Instance, InstanceOptions};
+pub use lab::Lab;
+pub use loopfs::{FileSystem, LoopFs};
+pub use process::{Program, Running};
+pub use sandbox::Sandbox;
