@@ -70,6 +70,11 @@ impl Lab {
         &self.sandbox
     }
 
+    /// The same, to be kept as long as something runs in it.
+    pub fn shared_sandbox(&self) -> Arc<Sandbox> {
+        Arc::clone(&self.sandbox)
+    }
+
     /// A directory that the lab and this process see under the same path.
     pub fn directory(&self) -> &Path {
         self.sandbox.directory()

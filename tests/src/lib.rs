@@ -3,10 +3,13 @@
 //!
 //! In the order in which a story uses them: a [`sandbox`] is the private machine, an [`image`] is what boots in it,
 //! a [`lab`] is the sandbox with a network and its [`instance`]s, an [`intrusion`] is what goes wrong there.
+//! A [`collector`] judges, and a [`cloud`] replaces.
 //! [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look at.
 #![forbid(unsafe_code)]
 
 pub mod apt;
+pub mod cloud;
+pub mod collector;
 pub mod image;
 pub mod instance;
 pub mod intrusion;
@@ -16,6 +19,8 @@ pub mod patience;
 pub mod process;
 pub mod sandbox;
 
+pub use cloud::Cloud;
+pub use collector::{Collector, CollectorOptions};
 pub use image::{Image, Recipe, Workshop};
 pub use instance::{Instance, InstanceOptions};
 pub use lab::Lab;
