@@ -62,6 +62,48 @@ fn a_booted_instance_is_clean_until_it_is_intruded_upon() -> Result<()> {
 }
 
 #[test]
+fn a_server_with_the_usual_daemons_boots_clean() -> Result<()> {
+    if !possible("checking a booted server") {
+        return Ok(());
+    }
+    let workshop = Workshop::open()?;
+    let agent = Program::Agent.path()?;
+    let keys = workshop.keys(&agent)?;
+    let packages = ["openssh-server", "cron", "rsyslog", "logrotate"];
+    let recipe = packages
+        .iter()
+        .fold(Recipe::new("server", "1"), |recipe, package| {
+            recipe.package(package)
+        });
+    let image = recipe.build(&workshop, &agent, &keys)?;
+    let lab = Lab::new()?;
+    let token = Some("no collector made this".to_owned());
+    let options = InstanceOptions {
+        token,
+        cloud_id: Some("i-1".to_owned()),
+        ..InstanceOptions::default()
+    };
+    let instance = lab.boot(&image, "server", &options)?;
+    // Both at every boot, in place of a day's timers.
+    instance.exec("systemctl start logrotate.service systemd-tmpfiles-clean.service; ldconfig")?;
+    let credentials = instance.exec("ls /run/credentials/driftmark-agent.service")?;
+    assert_eq!(
+        credentials.split_whitespace().collect::<Vec<_>>(),
+        ["driftmark.cloud-id", "driftmark.token"]
+    );
+    let check = instance.try_exec("driftmark-agent check --json")?;
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(
+        check.status.code(),
+        Some(0),
+        "{said}\n{}\n{}",
+        String::from_utf8_lossy(&check.stderr),
+        instance.journal("driftmark-agent")?
+    );
+    instance.terminate()
+}
+
+#[test]
 fn shipped_rules_leave_each_other_something_to_say() -> Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/rules.d");
     for entry in fs::read_dir(&directory)? {
