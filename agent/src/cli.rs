@@ -150,6 +150,7 @@ fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
             "rules": baked.rules.files,
             "volatile_executables_percent": baked.share.executables.percent(),
             "written": baked.written,
+            "peak_resident_kib": driftmark_kernel::process::peak_resident_kib().unwrap_or_default(),
         });
         writeln!(out, "{value}")?;
         return Ok(());

@@ -73,6 +73,8 @@ struct Summary<'a> {
     gaps: u64,
     rehashed: u64,
     milliseconds: u128,
+    /// VmHWM.
+    peak_resident_kib: u64,
     coverage: &'a Coverage,
 }
 
@@ -133,6 +135,7 @@ pub(super) fn print(
         gaps: summary.gaps,
         rehashed: summary.rehashed,
         milliseconds: summary.elapsed.as_millis(),
+        peak_resident_kib: driftmark_kernel::process::peak_resident_kib().unwrap_or_default(),
         coverage: &summary.coverage,
     };
     line(out, &SummaryLine { summary })?;
