@@ -1,6 +1,8 @@
 //! The harness itself: what it makes is real, and nothing of it is left behind.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -120,6 +122,22 @@ fn three_instances_boot_to_running_and_are_gone_afterwards() -> Result<()> {
     drop(instances);
     drop(lab);
     assert_nothing_left(&name, &directory)
+}
+
+#[test]
+fn a_person_on_this_machine_reaches_the_lab_when_it_is_joined() -> Result<()> {
+    if !possible("joining a lab") {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    lab.join_from_here()?;
+    let closed_port = "10.77.0.1:9".parse()?;
+    let refused = TcpStream::connect_timeout(&closed_port, Duration::from_secs(5));
+    assert_eq!(
+        refused.map(drop).map_err(|error| error.kind()),
+        Err(ErrorKind::ConnectionRefused)
+    );
+    Ok(())
 }
 
 #[test]
