@@ -6,7 +6,7 @@
 pub mod credentials;
 pub mod trust;
 
-use std::error::Error as _;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,12 @@ impl Client {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn new(url: &str, trust: Arc<Trust>, credentials: Arc<Credentials>, clock: &TlsClock) -> Result<Self, ClientError> {
+    pub fn new(
+        url: &str,
+        trust: Arc<Trust>,
+        credentials: Arc<Credentials>,
+        clock: &TlsClock,
+    ) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
             .with_safe_default_protocol_versions()
@@ -56,7 +61,11 @@ impl Client {
         // With a configuration of our own, reqwest offers no protocols by itself.
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = connections(tls.clone())?;
-        Ok(Client { url: url.trim_end_matches('/').to_owned(), tls, http })
+        Ok(Client {
+            url: url.trim_end_matches('/').to_owned(),
+            tls,
+            http,
+        })
     }
 
     /// The collector's address.
@@ -78,7 +87,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<Identity, ClientError> {
-        self.post("/v1/enroll", serde_json::to_vec(request).expect("a plain struct")).await
+        self.post(
+            "/v1/enroll",
+            serde_json::to_vec(request).expect("a plain struct"),
+        )
+        .await
     }
 
     /// `POST /v1/renew`.
@@ -86,7 +99,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn renew(&self, request: &RenewRequest) -> Result<Identity, ClientError> {
-        self.post("/v1/renew", serde_json::to_vec(request).expect("a plain struct")).await
+        self.post(
+            "/v1/renew",
+            serde_json::to_vec(request).expect("a plain struct"),
+        )
+        .await
     }
 
     /// `POST /v1/reports`, with a report that was already written as JSON: the same bytes every time.
@@ -97,22 +114,39 @@ impl Client {
         self.post("/v1/reports", body).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &'static str, body: Vec<u8>) -> Result<T, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { url: self.url.clone(), path, source };
-        let request = self.http.request(Method::POST, format!("{}{path}", self.url));
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        body: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        let unreachable = |source| ClientError::Unreachable {
+            url: self.url.clone(),
+            path,
+            source,
+        };
+        let request = self
+            .http
+            .request(Method::POST, format!("{}{path}", self.url));
+        let request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
         let mut answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let mut text = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             if text.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(ClientError::Answer { path, problem: "it is too long".into() });
+                return Err(ClientError::Answer {
+                    path,
+                    problem: "it is too long".into(),
+                });
             }
             text.extend_from_slice(&chunk);
         }
         if status == StatusCode::OK {
-            return serde_json::from_slice(&text)
-                .map_err(|error| ClientError::Answer { path, problem: peer_words(&error.to_string()) });
+            return serde_json::from_slice(&text).map_err(|error| ClientError::Answer {
+                path,
+                problem: peer_words(&error.to_string()),
+            });
         }
         Err(refused(path, status, &text))
     }
@@ -134,7 +168,9 @@ fn connections(tls: ClientConfig) -> Result<reqwest::Client, ClientError> {
 }
 
 fn refused(path: &'static str, status: StatusCode, text: &[u8]) -> ClientError {
-    let refusal = serde_json::from_slice::<Refusal>(text).ok().filter(|_| status.is_client_error());
+    let refusal = serde_json::from_slice::<Refusal>(text)
+        .ok()
+        .filter(|_| status.is_client_error());
     match refusal {
         Some(refusal) => ClientError::Refused {
             path,
@@ -142,7 +178,10 @@ fn refused(path: &'static str, status: StatusCode, text: &[u8]) -> ClientError {
             code: peer_words(&refusal.code),
             message: peer_words(&refusal.message),
         },
-        None => ClientError::Answer { path, problem: format!("status {status}") },
+        None => ClientError::Answer {
+            path,
+            problem: format!("status {status}"),
+        },
     }
 }
 
@@ -201,23 +240,28 @@ impl ClientError {
     pub fn remedy(&self) -> Remedy {
         match self {
             // 401 and 403 are about us, 408, 425 and 429 about now; none of them is about this request.
-            ClientError::Refused { status: 400 | 409 | 413 | 415 | 422, .. } => Remedy::Drop,
+            ClientError::Refused {
+                status: 400 | 409 | 413 | 415 | 422,
+                ..
+            } => Remedy::Drop,
             _ => Remedy::Later,
         }
     }
 
     /// Whether TLS refused the other side's certificate: it is there, and it is not who it should be.
     pub fn is_mistrust(&self) -> bool {
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
-                error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-            });
-            if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        self.source().is_some_and(is_invalid_certificate)
     }
+}
+
+/// Looks for TLS's own word in a chain of causes, and in what `io::Error` wraps without naming it as its cause.
+fn is_invalid_certificate(error: &(dyn Error + 'static)) -> bool {
+    let within = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    matches!(
+        error.downcast_ref(),
+        Some(rustls::Error::InvalidCertificate(_))
+    ) || within.is_some_and(|inner| is_invalid_certificate(inner))
+        || error.source().is_some_and(is_invalid_certificate)
 }

@@ -26,8 +26,12 @@ impl Now {
         let boottime = clock_gettime(ClockId::Boottime);
         let realtime = clock_gettime(ClockId::Realtime);
         Now {
-            uptime: Duration::new(u64::try_from(boottime.tv_sec).unwrap_or(0), subsecond(boottime.tv_nsec)),
-            clock_milliseconds: realtime.tv_sec.saturating_mul(1000) + i64::from(subsecond(realtime.tv_nsec) / 1_000_000),
+            uptime: Duration::new(
+                u64::try_from(boottime.tv_sec).unwrap_or(0),
+                subsecond(boottime.tv_nsec),
+            ),
+            clock_milliseconds: realtime.tv_sec.saturating_mul(1000)
+                + i64::from(subsecond(realtime.tv_nsec) / 1_000_000),
         }
     }
 
@@ -58,7 +62,9 @@ const STEP_MILLISECONDS: u64 = 2_000;
 impl StepDetector {
     /// Knows the clock as it is at `now`.
     pub fn new(now: Now) -> Self {
-        StepDetector { offset_milliseconds: now.offset_milliseconds() }
+        StepDetector {
+            offset_milliseconds: now.offset_milliseconds(),
+        }
     }
 
     /// By how many milliseconds the clock was set since the last look, if it was.
@@ -83,7 +89,9 @@ impl TlsClock {
 
     /// Seconds since 1970.
     pub fn seconds(&self) -> i64 {
-        Now::read().clock_seconds().max(self.floor_seconds.load(Ordering::Relaxed))
+        Now::read()
+            .clock_seconds()
+            .max(self.floor_seconds.load(Ordering::Relaxed))
     }
 }
 

@@ -33,7 +33,11 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub fn of_process() -> Self {
-        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let path = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         Surroundings {
             state_directory: path("STATE_DIRECTORY"),
             credentials_directory: path("CREDENTIALS_DIRECTORY"),
@@ -120,16 +124,24 @@ mod tests {
     use super::*;
 
     fn surroundings() -> Surroundings {
-        Surroundings { state_directory: None, credentials_directory: Some("/run/credentials/x".into()) }
+        Surroundings {
+            state_directory: None,
+            credentials_directory: Some("/run/credentials/x".into()),
+        }
     }
 
     #[test]
     fn no_configuration_at_all_is_enough() {
         let empty = tempfile::tempdir().unwrap();
-        let written = merge_directories([empty.path(), Path::new("/nonexistent/agent.d")].into_iter()).unwrap();
+        let written =
+            merge_directories([empty.path(), Path::new("/nonexistent/agent.d")].into_iter())
+                .unwrap();
         let config = Config::check(written, &surroundings()).unwrap();
         assert_eq!(config.state_directory, Path::new("/var/lib/driftmark"));
-        assert_eq!(config.token_file.as_deref(), Some(Path::new("/run/credentials/x/driftmark.token")));
+        assert_eq!(
+            config.token_file.as_deref(),
+            Some(Path::new("/run/credentials/x/driftmark.token"))
+        );
         assert_eq!(config.probe_mode, ProbeMode::Collector);
     }
 
@@ -140,7 +152,11 @@ mod tests {
         for directory in [&usr, &etc] {
             std::fs::create_dir(directory).unwrap();
         }
-        std::fs::write(usr.join("10-a.toml"), "[scan]\nfull-interval = \"1h\"\nthreads = 3\n").unwrap();
+        std::fs::write(
+            usr.join("10-a.toml"),
+            "[scan]\nfull-interval = \"1h\"\nthreads = 3\n",
+        )
+        .unwrap();
         std::fs::write(usr.join("20-b.toml"), "[scan]\nquick-interval = \"9s\"\n").unwrap();
         std::fs::write(etc.join("20-b.toml"), "log = \"warn\"\n").unwrap();
         std::fs::write(etc.join("30-c.toml"), "[scan]\nfull-interval = \"2h\"\n").unwrap();
@@ -148,7 +164,11 @@ mod tests {
         let written = merge_directories([usr.as_path(), etc.as_path()].into_iter()).unwrap();
         let config = Config::check(written, &surroundings()).unwrap();
         assert_eq!(config.schedule.full.as_secs(), 7200, "etc comes after usr");
-        assert_eq!(config.schedule.quick.as_secs(), 300, "the masked file does not count");
+        assert_eq!(
+            config.schedule.quick.as_secs(),
+            300,
+            "the masked file does not count"
+        );
         assert_eq!((config.threads, config.log), (Some(3), Level::Warn));
     }
 
@@ -169,7 +189,8 @@ mod tests {
         for case in std::fs::read_dir(folder).unwrap() {
             for file in std::fs::read_dir(case.unwrap().path()).unwrap() {
                 let file = file.unwrap().path();
-                let refused = read_file(&file).and_then(|written| Config::check(written, &surroundings()));
+                let refused =
+                    read_file(&file).and_then(|written| Config::check(written, &surroundings()));
                 assert!(refused.is_err(), "{} is accepted", file.display());
                 seen += 1;
             }

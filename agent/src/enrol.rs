@@ -14,8 +14,8 @@ use crate::client::credentials::Credentials;
 use crate::client::trust::Trust;
 use crate::client::{Client, ClientError, Remedy};
 use crate::clock::{Now, TlsClock};
-use crate::state_files::{self, StateError};
 use crate::identity::{Enrolled, IdentityError, KeyError, Store, certificates_of};
+use crate::state_files::{self, StateError};
 
 /// What `enroll` is told.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +45,10 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`EnrolError`]; the message says what to do.
 pub fn enroll(arguments: &EnrollArguments) -> Result<Enrolled, EnrolError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EnrolError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(EnrolError::Runtime)?;
     runtime.block_on(async {
         let clock = TlsClock::default();
         clock.not_before(arguments.build_time.unwrap_or(0));
@@ -85,15 +88,26 @@ impl Applicant {
         let token = read_token(&arguments.token_file)?;
         let trust = match &arguments.ca_file {
             None => Trust::pinned(token.ca),
-            Some(file) => Trust::roots(&certificates_of("ca-file", &read_text(file)?)?).map_err(EnrolError::Trust)?,
+            Some(file) => Trust::roots(&certificates_of("ca-file", &read_text(file)?)?)
+                .map_err(EnrolError::Trust)?,
         };
         let url = arguments.collector.as_deref().unwrap_or(&token.url);
         if !url.starts_with("https://") {
-            return Err(EnrolError::Address { url: url.to_owned() });
+            return Err(EnrolError::Address {
+                url: url.to_owned(),
+            });
         }
-        let client = Client::new(url, Arc::new(trust), Arc::new(Credentials::none(clock)), clock)?;
+        let client = Client::new(
+            url,
+            Arc::new(trust),
+            Arc::new(Credentials::none(clock)),
+            clock,
+        )?;
         let cloud_id = arguments.cloud_id.clone().filter(|id| !id.is_empty());
-        if cloud_id.as_ref().is_some_and(|id| id.len() > EnrolRequest::MAX_CLOUD_ID_BYTES) {
+        if cloud_id
+            .as_ref()
+            .is_some_and(|id| id.len() > EnrolRequest::MAX_CLOUD_ID_BYTES)
+        {
             return Err(EnrolError::CloudId);
         }
         let request = EnrolRequest {
@@ -103,7 +117,11 @@ impl Applicant {
             image: arguments.image.clone(),
             boot_id: crate::run::boot_id(),
         };
-        Ok(Applicant { client, request, store })
+        Ok(Applicant {
+            client,
+            request,
+            store,
+        })
     }
 
     /// Asks once.
@@ -111,11 +129,20 @@ impl Applicant {
     /// # Errors
     /// [`EnrolError`]; [`EnrolError::is_passing`] says whether to ask again.
     pub async fn apply(&self) -> Result<Enrolled, EnrolError> {
-        let identity = self.client.enrol(&self.request).await.map_err(|error| match error {
-            error if error.is_mistrust() => EnrolError::Impostor { url: self.client.url().to_owned(), source: error },
-            error => EnrolError::Client(error),
-        })?;
-        Ok(self.store.save(&identity, self.client.url(), Now::read().clock_seconds())?)
+        let identity = self
+            .client
+            .enrol(&self.request)
+            .await
+            .map_err(|error| match error {
+                error if error.is_mistrust() => EnrolError::Impostor {
+                    url: self.client.url().to_owned(),
+                    source: error,
+                },
+                error => EnrolError::Client(error),
+            })?;
+        Ok(self
+            .store
+            .save(&identity, self.client.url(), Now::read().clock_seconds())?)
     }
 }
 
@@ -131,13 +158,19 @@ pub fn read_cloud_id(file: &Path) -> Option<String> {
 const MAX_CREDENTIAL_BYTES: u64 = 64 * 1024;
 
 fn read_token(file: &Path) -> Result<JoinToken, EnrolError> {
-    JoinToken::parse(&read_text(file)?)
-        .map_err(|source| EnrolError::Token { path: file.to_owned(), source })
+    JoinToken::parse(&read_text(file)?).map_err(|source| EnrolError::Token {
+        path: file.to_owned(),
+        source,
+    })
 }
 
 fn read_text(file: &Path) -> Result<String, EnrolError> {
     let bytes = state_files::read(file, MAX_CREDENTIAL_BYTES)?;
-    let bytes = bytes.ok_or_else(|| StateError { action: "read", path: file.to_owned(), source: std::io::ErrorKind::NotFound.into() })?;
+    let bytes = bytes.ok_or_else(|| StateError {
+        action: "read",
+        path: file.to_owned(),
+        source: std::io::ErrorKind::NotFound.into(),
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

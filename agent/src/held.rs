@@ -52,9 +52,20 @@ impl HeldCache {
         let file = state_directory.join("held.json");
         let stored = state_files::read(&file, MAX_FILE_BYTES)?;
         let stored = stored.and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok());
-        let values = stored.filter(|stored| stored.version == VERSION).map(|stored| stored.values).unwrap_or_default();
-        let values = values.into_iter().take(MAX_VALUES).map(|first| (first.path.clone(), first)).collect();
-        Ok(HeldCache { file: Some(file), values, changed: false })
+        let values = stored
+            .filter(|stored| stored.version == VERSION)
+            .map(|stored| stored.values)
+            .unwrap_or_default();
+        let values = values
+            .into_iter()
+            .take(MAX_VALUES)
+            .map(|first| (first.path.clone(), first))
+            .collect();
+        Ok(HeldCache {
+            file: Some(file),
+            values,
+            changed: false,
+        })
     }
 
     /// How long an append-only file was when it was first held; none for what is not held yet.
@@ -77,7 +88,11 @@ impl HeldCache {
         if self.values.len() >= MAX_VALUES || self.values.contains_key(&held.path) {
             return;
         }
-        let first = First { path: held.path.clone(), value: held.value, length: held.length };
+        let first = First {
+            path: held.path.clone(),
+            value: held.value,
+            length: held.length,
+        };
         self.values.insert(held.path.clone(), first);
         self.changed = true;
     }
@@ -87,8 +102,13 @@ impl HeldCache {
     /// # Errors
     /// It could not be written; it is tried again next time.
     pub fn save(&mut self) -> Result<(), StateError> {
-        let Some(file) = self.file.as_ref().filter(|_| self.changed) else { return Ok(()) };
-        let stored = Stored { version: VERSION, values: self.values.values().cloned().collect() };
+        let Some(file) = self.file.as_ref().filter(|_| self.changed) else {
+            return Ok(());
+        };
+        let stored = Stored {
+            version: VERSION,
+            values: self.values.values().cloned().collect(),
+        };
         state_files::replace(file, &serde_json::to_vec(&stored).expect("plain structs"))?;
         self.changed = false;
         Ok(())
@@ -116,7 +136,10 @@ mod tests {
         cache.keep(&held(b"var/log/a\xff", 20));
         cache.save().unwrap();
         let again = HeldCache::open(home.path()).unwrap();
-        assert_eq!(again.length_of(&TreePath::new(b"var/log/a\xff").unwrap()), Some(10));
+        assert_eq!(
+            again.length_of(&TreePath::new(b"var/log/a\xff").unwrap()),
+            Some(10)
+        );
         assert_eq!(again.length_of(&TreePath::new(b"var/log/b").unwrap()), None);
     }
 

@@ -17,15 +17,31 @@ pub fn start(level: Level) {
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
     };
-    let journal = if stderr_is_the_journal() { tracing_journald::layer().ok() } else { None };
-    let text = journal.is_none().then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false));
-    let _ = tracing_subscriber::registry().with(level).with(journal).with(text).try_init();
+    let journal = if stderr_is_the_journal() {
+        tracing_journald::layer().ok()
+    } else {
+        None
+    };
+    let text = journal.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+    });
+    let _ = tracing_subscriber::registry()
+        .with(level)
+        .with(journal)
+        .with(text)
+        .try_init();
 }
 
 /// `$JOURNAL_STREAM` names device and inode of the stream that systemd connected (systemd.exec(5)).
 fn stderr_is_the_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else {
+        return false;
+    };
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 

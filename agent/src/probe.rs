@@ -35,19 +35,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// The address cannot be listened at.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ProbeError> {
-    TcpListener::bind(address).await.map_err(|source| ProbeError { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ProbeError { address, source })
 }
 
 /// Answers for as long as it is polled.
 pub async fn serve(listener: TcpListener, health: watch::Receiver<Health>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let place = places
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("nobody closes the semaphore");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let health = health.clone();
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, converse(stream, health)).await;
+                    let _ =
+                        tokio::time::timeout(CONNECTION_TIMEOUT, converse(stream, health)).await;
                     drop(place);
                 });
             }
@@ -62,7 +69,10 @@ async fn converse(stream: TcpStream, health: watch::Receiver<Health>) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER_BYTES);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES);
     // Whatever goes wrong on a connection is the other side's matter.
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
@@ -73,13 +83,24 @@ fn answer(method: &Method, path: &str, health: &Health) -> Response<String> {
     }
     match path {
         "/health" => {
-            let status = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = if health.healthy {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             let body = serde_json::json!({ "healthy": health.healthy, "reason": health.reason });
             response(status, body.to_string())
         }
         "/health/rich" => {
-            let word = if health.healthy { "Healthy" } else { "Unhealthy" };
-            response(StatusCode::OK, format!("{{\"ApplicationHealthState\":\"{word}\"}}"))
+            let word = if health.healthy {
+                "Healthy"
+            } else {
+                "Unhealthy"
+            };
+            response(
+                StatusCode::OK,
+                format!("{{\"ApplicationHealthState\":\"{word}\"}}"),
+            )
         }
         _ => response(StatusCode::NOT_FOUND, String::new()),
     }
@@ -119,28 +140,57 @@ mod tests {
     }
 
     async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-        let text = ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        let text = ask(
+            address,
+            &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        )
+        .await;
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.to_owned(),
+        )
     }
 
     #[tokio::test]
     async fn both_paths_say_what_autoscalers_read() {
-        let healthy = Health { healthy: true, reason: "verified against its image".into() };
+        let healthy = Health {
+            healthy: true,
+            reason: "verified against its image".into(),
+        };
         let (sender, receiver) = watch::channel(healthy);
         let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, receiver));
         let (status, body) = get(address, "/health").await;
-        assert_eq!((status, body.contains("verified against")), (200, true), "{body}");
-        assert_eq!(get(address, "/health/rich").await, (200, r#"{"ApplicationHealthState":"Healthy"}"#.into()));
+        assert_eq!(
+            (status, body.contains("verified against")),
+            (200, true),
+            "{body}"
+        );
+        assert_eq!(
+            get(address, "/health/rich").await,
+            (200, r#"{"ApplicationHealthState":"Healthy"}"#.into())
+        );
 
-        sender.send_replace(Health { healthy: false, reason: "order 7 is executing: drift".into() });
+        sender.send_replace(Health {
+            healthy: false,
+            reason: "order 7 is executing: drift".into(),
+        });
         let (status, body) = get(address, "/health").await;
         assert_eq!((status, body.contains("order 7")), (503, true), "{body}");
-        assert_eq!(get(address, "/health/rich").await, (200, r#"{"ApplicationHealthState":"Unhealthy"}"#.into()));
+        assert_eq!(
+            get(address, "/health/rich").await,
+            (200, r#"{"ApplicationHealthState":"Unhealthy"}"#.into())
+        );
 
-        for path in ["/", "/health/", "/healthz", "/health/rich/x", "/../etc/passwd"] {
+        for path in [
+            "/",
+            "/health/",
+            "/healthz",
+            "/health/rich/x",
+            "/../etc/passwd",
+        ] {
             assert_eq!(get(address, path).await.0, 404, "{path}");
         }
         server.abort();
@@ -148,7 +198,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_probe_is_turned_away() {
-        let (_sender, receiver) = watch::channel(Health { healthy: true, reason: String::new() });
+        let (_sender, receiver) = watch::channel(Health {
+            healthy: true,
+            reason: String::new(),
+        });
         let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, receiver));
@@ -158,7 +211,14 @@ mod tests {
         let mut text = Vec::new();
         let _ = stream.read_to_end(&mut text).await;
         assert!(!text.starts_with(b"HTTP/1.1 200"));
-        assert!(ask(address, "POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.contains(" 405 "));
+        assert!(
+            ask(
+                address,
+                "POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            .await
+            .contains(" 405 ")
+        );
         server.abort();
     }
 }

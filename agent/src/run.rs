@@ -23,9 +23,9 @@ use drift::report::RunId;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::{self, EXIT_CONFIG};
-use crate::state_files::{self, StateError};
 use crate::identity::{IdentityError, KeyError};
 use crate::log::{self, Chain};
+use crate::state_files::{self, StateError};
 
 pub use first_boot::FirstBoot;
 
@@ -89,7 +89,10 @@ impl RunError {
 
 /// `/proc/sys/kernel/random/boot_id`; empty where there is none.
 pub fn boot_id() -> String {
-    let id = state_files::read(Path::new("/proc/sys/kernel/random/boot_id"), 64).ok().flatten().unwrap_or_default();
+    let id = state_files::read(Path::new("/proc/sys/kernel/random/boot_id"), 64)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     String::from_utf8_lossy(&id).trim().to_owned()
 }
 
@@ -99,7 +102,9 @@ fn begin_run(state_directory: &Path) -> Result<(RunId, Option<RunId>), RunError>
     let previous = state_files::read(&file, 64)?.unwrap_or_default();
     let previous = String::from_utf8_lossy(&previous).trim().parse().ok();
     let mut bits = [0; 16];
-    SystemRandom::new().fill(&mut bits).map_err(|_| RunError::Randomness)?;
+    SystemRandom::new()
+        .fill(&mut bits)
+        .map_err(|_| RunError::Randomness)?;
     let run = RunId(bits);
     state_files::replace(&file, run.to_string().as_bytes())?;
     Ok((run, previous))

@@ -16,6 +16,7 @@
 //! A run that has not finished a full scan knows nothing: it opens and closes nothing, so that neither a restart nor a
 //! missing manifest makes an instance look clean.
 
+mod coverage;
 mod generation;
 mod health;
 mod set;
@@ -24,10 +25,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drift::TreePath;
-use drift::coverage::{Coverage, ScanRecord};
+use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId};
 use drift::report::{
-    AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Moment, Phase, Report, RunId, StateUpdate, Verdict,
+    AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Moment, Phase, Report, RunId,
+    Verdict,
 };
 
 use crate::clock::Now;
@@ -66,7 +68,7 @@ pub enum Event {
     /// A pass could not end.
     ScanFailed(String),
     /// Something happened and was over before it could be held.
-    Happened(Drift),
+    Happened(Box<Drift>),
     /// The collector has this report of this run.
     Acknowledged(Verdict),
     /// The collector has a report of an earlier run, and this is what it makes of us.
@@ -159,15 +161,17 @@ enum Whole {
     /// As soon as there is something to tell: the first full scan has not ended.
     AtFirstScan,
     /// When the collector is there (`wanted`), and not before this time since boot.
-    AtContact { wanted: bool, not_before: Duration, pause: Duration },
+    AtContact {
+        wanted: bool,
+        not_before: Duration,
+        pause: Duration,
+    },
 }
 
 /// Between two Wholes that the collector asks for; doubled each time, so that neither a collector that never agrees nor
 /// a spool too small for a Whole keeps an instance busy.
 const RESYNC_PAUSE: Duration = Duration::from_secs(2);
 const MAX_RESYNC_PAUSE: Duration = Duration::from_secs(3600);
-/// A pass that failed is tried again after this, even if the interval is longer.
-const SCAN_RETRY: Duration = Duration::from_secs(60);
 /// The collector's heartbeat setting is kept within these.
 const HEARTBEAT_SECONDS: (u64, u64) = (1, 3600);
 
@@ -216,7 +220,7 @@ impl Sentinel {
                 self.ended.any = Some(now.uptime);
                 self.scan_failure = Some(reason);
             }
-            Event::Happened(drift) => self.happened(drift, now, act),
+            Event::Happened(drift) => self.happened(*drift, now, act),
             Event::Acknowledged(verdict) => {
                 self.listen(&verdict, now);
                 let asked = verdict.resend_all && verdict.acknowledged >= self.whole_sequence;
@@ -274,23 +278,6 @@ impl Sentinel {
         self.dropped_moments
     }
 
-    /// What has and has not been verified, with ages as of `now`.
-    pub fn coverage(&self, now: Now) -> Coverage {
-        let mut coverage = self.coverage.clone();
-        let age = |record: &mut Option<ScanRecord>, ended: Option<Duration>| {
-            if let (Some(record), Some(ended)) = (record.as_mut(), ended) {
-                record.age_seconds = now.uptime.saturating_sub(ended).as_secs();
-            }
-        };
-        age(&mut coverage.seen, self.ended.full);
-        age(&mut coverage.quick, self.ended.quick);
-        age(&mut coverage.disk, self.ended.disk);
-        let failure = self.scan_failure.as_ref().map(|reason| format!("the last scan did not finish: {reason}"));
-        let overflow = self.overflowed.then(|| format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed"));
-        coverage.limits.extend(failure.into_iter().chain(overflow));
-        coverage
-    }
-
     fn baseline_refused(&mut self, reason: String, now: Now, act: &mut dyn FnMut(Action)) {
         self.scanning = false;
         self.ended.any = Some(now.uptime);
@@ -312,33 +299,24 @@ impl Sentinel {
                 return;
             }
             self.phase = Phase::Running;
-            self.whole = Whole::AtContact { wanted: false, not_before: now.uptime, pause: RESYNC_PAUSE };
+            self.whole = Whole::AtContact {
+                wanted: false,
+                not_before: now.uptime,
+                pause: RESYNC_PAUSE,
+            };
             self.tell_whole(now, act);
         } else if !news.is_empty() && !self.whole_is_wanted() {
             self.tell_change(news, now, act);
         }
     }
 
-    fn record_pass(&mut self, outcome: &Outcome, now: Now) {
-        let coverage = outcome.coverage.clone();
-        let before = std::mem::replace(&mut self.coverage, coverage);
-        let latest = &mut self.coverage;
-        latest.seen = latest.seen.take().or(before.seen);
-        latest.quick = latest.quick.take().or(before.quick);
-        latest.disk = latest.disk.take().or(before.disk);
-        if outcome.pass == Pass::Quick {
-            latest.verified_entries = latest.verified_entries.max(before.verified_entries);
-        }
-        match outcome.pass {
-            Pass::Full => self.ended.full = Some(now.uptime),
-            Pass::Quick => self.ended.quick = Some(now.uptime),
-        }
-        self.ended.any = Some(now.uptime);
-    }
-
     fn happened(&mut self, drift: Drift, now: Now, act: &mut dyn FnMut(Action)) {
         self.moments += 1;
-        let moment = Moment { number: self.moments, drift, agent_clock_milliseconds: now.clock_milliseconds };
+        let moment = Moment {
+            number: self.moments,
+            drift,
+            agent_clock_milliseconds: now.clock_milliseconds,
+        };
         let mut report = self.report(now);
         report.moments.push(moment);
         act(Action::Keep(Box::new(report)));
@@ -353,13 +331,28 @@ impl Sentinel {
 
     /// The collector is there: tells it everything if that is wanted by either side, and the pause is over.
     fn resync(&mut self, asked: bool, now: Now, act: &mut dyn FnMut(Action)) {
-        let Whole::AtContact { wanted, not_before, pause } = self.whole else { return };
+        let Whole::AtContact {
+            wanted,
+            not_before,
+            pause,
+        } = self.whole
+        else {
+            return;
+        };
         if !asked && !wanted {
-            self.whole = Whole::AtContact { wanted, not_before, pause: RESYNC_PAUSE };
+            self.whole = Whole::AtContact {
+                wanted,
+                not_before,
+                pause: RESYNC_PAUSE,
+            };
             return;
         }
         if now.uptime < not_before {
-            self.whole = Whole::AtContact { wanted, not_before, pause };
+            self.whole = Whole::AtContact {
+                wanted,
+                not_before,
+                pause,
+            };
             return;
         }
         self.tell_whole(now, act);
@@ -381,31 +374,17 @@ impl Sentinel {
     }
 
     fn tick(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
-        if !self.scanning && let Some(pass) = self.pass_due(now.uptime) {
+        if !self.scanning
+            && let Some(pass) = self.pass_due(now.uptime)
+        {
             self.scanning = true;
             act(Action::Scan(pass));
         }
-        if self.spoken.is_none_or(|spoken| now.uptime.saturating_sub(spoken) >= self.heartbeat) {
-            self.mention(now, act);
-        }
-    }
-
-    fn pass_due(&self, uptime: Duration) -> Option<Pass> {
-        let since = |ended: Duration| uptime.saturating_sub(ended);
-        let failed = self.scan_failure.is_some() || self.unverifiable.is_some();
-        let retry = SCAN_RETRY.min(self.setup.schedule.quick);
-        if let (true, Some(any)) = (failed, self.ended.any)
-            && since(any) < retry
+        if self
+            .spoken
+            .is_none_or(|spoken| now.uptime.saturating_sub(spoken) >= self.heartbeat)
         {
-            return None;
-        }
-        match (self.ended.full, self.ended.any) {
-            (Some(full), _) if since(full) >= self.setup.schedule.full => Some(Pass::Full),
-            (Some(_), Some(any)) if failed || since(any) >= self.setup.schedule.quick => {
-                Some(if self.unverifiable.is_some() { Pass::Full } else { Pass::Quick })
-            }
-            (None, _) => Some(Pass::Full),
-            _ => None,
+            self.mention(now, act);
         }
     }
 
@@ -444,38 +423,6 @@ struct News {
 impl News {
     fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.closed.is_empty() && !self.held
-    }
-}
-
-impl Sentinel {
-    /// An empty report with the next number, in a generation of its own.
-    fn report(&mut self, now: Now) -> Report {
-        self.sequence += 1;
-        self.generation += 1;
-        self.spoken = Some(now.uptime);
-        Report {
-            run: self.setup.run,
-            sequence: self.sequence,
-            previous_run: self.setup.previous_run,
-            part: drift::report::Part::only(self.generation),
-            agent: self.setup.agent.clone(),
-            boot_id: self.setup.boot_id.clone(),
-            phase: self.phase,
-            image: self.image.clone(),
-            unverifiable: self.unverifiable.as_deref().map(generation::bounded_sentence),
-            states: StateUpdate::Change,
-            opened: Vec::new(),
-            closed: Vec::new(),
-            open_count: self.open.len() as u64,
-            set_digest: drift::finding::set_digest(self.open.keys().copied()),
-            moments: Vec::new(),
-            dropped_moments: self.dropped_moments,
-            held_whole: false,
-            held: Vec::new(),
-            coverage: generation::bounded_coverage(self.coverage(now)),
-            agent_clock: now.clock_seconds(),
-            uptime_seconds: now.uptime.as_secs(),
-        }
     }
 }
 

@@ -41,7 +41,11 @@ struct Waiting {
 #[derive(Debug)]
 enum Place {
     /// In a segment, by the segment's number.
-    Disk { segment: u64, offset: u64, length: u32 },
+    Disk {
+        segment: u64,
+        offset: u64,
+        length: u32,
+    },
     /// In memory, because no disk would take it.
     Memory(Vec<u8>),
 }
@@ -148,7 +152,14 @@ impl Spool {
                 return dropped;
             }
         };
-        self.waiting.insert(ordinal, Waiting { name, moments, place });
+        self.waiting.insert(
+            ordinal,
+            Waiting {
+                name,
+                moments,
+                place,
+            },
+        );
         dropped
     }
 
@@ -158,13 +169,23 @@ impl Spool {
             let (&ordinal, waiting) = self.waiting.first_key_value()?;
             let body = match &waiting.place {
                 Place::Memory(body) => Some(body.clone()),
-                Place::Disk { segment, offset, length } => {
-                    let segment = self.segments.get(segment).expect("a segment stays while a record of it waits");
+                Place::Disk {
+                    segment,
+                    offset,
+                    length,
+                } => {
+                    let segment = self
+                        .segments
+                        .get(segment)
+                        .expect("a segment stays while a record of it waits");
                     segment.read(ordinal, *offset, *length)
                 }
             };
             if let Some(body) = body {
-                return Some(Head { name: waiting.name, body });
+                return Some(Head {
+                    name: waiting.name,
+                    body,
+                });
             }
             let kind = self.kind_of(ordinal);
             dropped.count(kind, waiting.moments);
@@ -184,8 +205,12 @@ impl Spool {
     }
 
     fn remove_all(&mut self, which: impl Fn(&Waiting) -> bool) {
-        let gone: Vec<u64> =
-            self.waiting.iter().filter(|(_, waiting)| which(waiting)).map(|(ordinal, _)| *ordinal).collect();
+        let gone: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| which(waiting))
+            .map(|(ordinal, _)| *ordinal)
+            .collect();
         self.remove(&gone);
     }
 
@@ -204,7 +229,9 @@ impl Spool {
 
     /// One record of this segment is done with; the last one takes the segment along.
     fn leave(&mut self, number: u64) {
-        let Some(segment) = self.segments.get_mut(&number) else { return };
+        let Some(segment) = self.segments.get_mut(&number) else {
+            return;
+        };
         segment.records -= 1;
         if segment.records == 0 {
             segment.delete();
@@ -225,8 +252,14 @@ impl Spool {
     /// Makes room: the oldest segment of states goes, else, for a report on moments, the oldest of moments. Reports on
     /// states never push out moments.
     fn drop_one(&mut self, for_kind: Kind, dropped: &mut Dropped) -> bool {
-        let oldest = |kind| self.segments.iter().find(|(_, segment)| segment.kind == kind).map(|(number, _)| *number);
-        let victim = oldest(Kind::States).or_else(|| oldest(Kind::Moments).filter(|_| for_kind == Kind::Moments));
+        let oldest = |kind| {
+            self.segments
+                .iter()
+                .find(|(_, segment)| segment.kind == kind)
+                .map(|(number, _)| *number)
+        };
+        let victim = oldest(Kind::States)
+            .or_else(|| oldest(Kind::Moments).filter(|_| for_kind == Kind::Moments));
         let Some(number) = victim else { return false };
         let in_it = |waiting: &Waiting| matches!(waiting.place, Place::Disk { segment, .. } if segment == number);
         let kind = self.segments[&number].kind;
@@ -241,7 +274,11 @@ impl Spool {
         let slot = kind as usize;
         self.open[slot].take_if(|writer| writer.length + record.len() as u64 > SEGMENT_BYTES);
         if self.open[slot].is_none() {
-            let number = self.segments.last_key_value().map_or(1, |(number, _)| number + 1).max(self.next_ordinal);
+            let number = self
+                .segments
+                .last_key_value()
+                .map_or(1, |(number, _)| number + 1)
+                .max(self.next_ordinal);
             self.open[slot] = Some(SegmentWriter::create(&self.directory, kind, number)?);
         }
         let writer = self.open[slot].as_mut().expect("just opened");
@@ -249,10 +286,17 @@ impl Spool {
         match writer.append(record) {
             Ok(()) => {
                 let (number, path, bytes) = (writer.number, writer.path.clone(), writer.length);
-                let segment = self.segments.entry(number).or_insert_with(|| Segment::new(kind, path));
+                let segment = self
+                    .segments
+                    .entry(number)
+                    .or_insert_with(|| Segment::new(kind, path));
                 segment.bytes = bytes;
                 segment.records += 1;
-                Ok(Place::Disk { segment: number, offset, length: record.len() as u32 })
+                Ok(Place::Disk {
+                    segment: number,
+                    offset,
+                    length: record.len() as u32,
+                })
             }
             Err(error) => {
                 let writer = self.open[slot].take().expect("it is open");
@@ -264,7 +308,11 @@ impl Spool {
         }
     }
 
-    fn recover(&mut self, found: segment::Found, recovered: &mut Recovered) -> Result<(), StateError> {
+    fn recover(
+        &mut self,
+        found: segment::Found,
+        recovered: &mut Recovered,
+    ) -> Result<(), StateError> {
         let bytes = state_files::read(&found.path, segment::MAX_BYTES)?.unwrap_or_default();
         let mut segment = Segment::new(found.kind, found.path);
         segment.bytes = bytes.len() as u64;
@@ -272,8 +320,19 @@ impl Spool {
         for (offset, record) in record::decode_all(&bytes, &mut damaged) {
             self.next_ordinal = self.next_ordinal.max(record.ordinal + 1);
             segment.records += 1;
-            let place = Place::Disk { segment: found.number, offset, length: record.length };
-            self.waiting.insert(record.ordinal, Waiting { name: record.name, moments: record.moments, place });
+            let place = Place::Disk {
+                segment: found.number,
+                offset,
+                length: record.length,
+            };
+            self.waiting.insert(
+                record.ordinal,
+                Waiting {
+                    name: record.name,
+                    moments: record.moments,
+                    place,
+                },
+            );
         }
         recovered.damaged += damaged;
         self.next_ordinal = self.next_ordinal.max(found.number + 1);

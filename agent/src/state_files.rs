@@ -24,7 +24,11 @@ pub struct StateError {
 impl StateError {
     /// For `map_err`.
     pub fn at<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StateError + 'a {
-        move |source| StateError { action, path: path.to_owned(), source }
+        move |source| StateError {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -33,7 +37,10 @@ impl StateError {
 /// # Errors
 /// It is not there and cannot be made.
 pub fn make_directory(directory: &Path) -> Result<(), StateError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
     made.map_err(StateError::at("make directory", directory))
 }
 
@@ -59,7 +66,10 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StateError> {
         let mut bytes = Vec::new();
         file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than it can be"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "longer than it can be",
+            ));
         }
         Ok(Some(bytes))
     };
@@ -88,7 +98,10 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(read(&path, 3).unwrap().as_deref(), Some(&b"two"[..]));
         assert!(read(&path, 2).is_err());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(read(&home.path().join("y"), 1).unwrap().is_none());
     }
 }

@@ -75,7 +75,11 @@ const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// The socket cannot be made.
 pub fn listen(path: &Path) -> Result<UnixListener, StatusError> {
-    let failed = |action, source| StatusError { action, path: path.to_owned(), source };
+    let failed = |action, source| StatusError {
+        action,
+        path: path.to_owned(),
+        source,
+    };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(|source| failed("make directory of", source))?;
     }
@@ -101,7 +105,10 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
 
 async fn answer(mut stream: UnixStream, questions: &mpsc::Sender<Question>) {
     let own = rustix::process::geteuid().as_raw();
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own) {
+    if !stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+    {
         return;
     }
     let (question, answer) = oneshot::channel();
@@ -120,14 +127,26 @@ async fn answer(mut stream: UnixStream, questions: &mpsc::Sender<Question>) {
 /// # Errors
 /// It does not run, it does not answer us, or its answer cannot be understood.
 pub fn ask(socket: &Path) -> Result<Status, StatusError> {
-    let failed = |action, source| StatusError { action, path: socket.to_owned(), source };
+    let failed = |action, source| StatusError {
+        action,
+        path: socket.to_owned(),
+        source,
+    };
     let connection = std::os::unix::net::UnixStream::connect(socket);
     let connection = connection.map_err(|source| failed("ask the agent at", source))?;
-    connection.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(|source| failed("wait for", source))?;
+    connection
+        .set_read_timeout(Some(ANSWER_TIMEOUT))
+        .map_err(|source| failed("wait for", source))?;
     let mut text = String::new();
-    connection.take(MAX_ANSWER_BYTES).read_to_string(&mut text).map_err(|source| failed("read from", source))?;
+    connection
+        .take(MAX_ANSWER_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|source| failed("read from", source))?;
     if text.is_empty() {
-        return Err(failed("get an answer (only root gets one) from", io::ErrorKind::PermissionDenied.into()));
+        return Err(failed(
+            "get an answer (only root gets one) from",
+            io::ErrorKind::PermissionDenied.into(),
+        ));
     }
     serde_json::from_str(&text).map_err(|error| failed("understand", error.into()))
 }
@@ -136,7 +155,10 @@ pub fn ask(socket: &Path) -> Result<Status, StatusError> {
 pub fn show(json: bool, socket: &Path) -> ExitCode {
     match ask(socket) {
         Ok(status) if json => {
-            println!("{}", serde_json::to_string(&status).expect("a plain struct"));
+            println!(
+                "{}",
+                serde_json::to_string(&status).expect("a plain struct")
+            );
             ExitCode::SUCCESS
         }
         Ok(status) => {
@@ -156,11 +178,20 @@ const EXIT_UNAVAILABLE: u8 = 69;
 fn for_people(status: &Status) -> String {
     let none = || "none".to_owned();
     let ago = |record: &Option<drift::coverage::ScanRecord>| match record {
-        Some(record) => format!("{} s ago, {} entries in {} ms", record.age_seconds, record.entries, record.took_milliseconds),
+        Some(record) => format!(
+            "{} s ago, {} entries in {} ms",
+            record.age_seconds, record.entries, record.took_milliseconds
+        ),
         None => "never".to_owned(),
     };
-    let image = status.image.as_ref().map(|image| format!("{} {} ({})", image.name, image.version, image.build));
-    let contact = match (status.collector_heard_seconds_ago, &status.collector_trouble) {
+    let image = status
+        .image
+        .as_ref()
+        .map(|image| format!("{} {} ({})", image.name, image.version, image.build));
+    let contact = match (
+        status.collector_heard_seconds_ago,
+        &status.collector_trouble,
+    ) {
         (_, Some(trouble)) => trouble.clone(),
         (Some(seconds), None) => format!("answered {seconds} s ago"),
         (None, None) => "has not answered yet".to_owned(),
@@ -173,24 +204,70 @@ fn for_people(status: &Status) -> String {
         Phase::Unknown => "unknown",
     };
     let rows = [
-        ("instance", status.instance.clone().unwrap_or_else(|| "not enrolled".into())),
+        (
+            "instance",
+            status
+                .instance
+                .clone()
+                .unwrap_or_else(|| "not enrolled".into()),
+        ),
         ("fleet", status.fleet.clone().unwrap_or_else(none)),
-        ("collector", format!("{}: {contact}", status.collector.clone().unwrap_or_else(none))),
-        ("certificate", status.certificate_ends.map_or_else(none, |end| format!("until {}", date(end)))),
-        ("image", image.unwrap_or_else(|| status.unverifiable.clone().unwrap_or_else(none))),
+        (
+            "collector",
+            format!(
+                "{}: {contact}",
+                status.collector.clone().unwrap_or_else(none)
+            ),
+        ),
+        (
+            "certificate",
+            status
+                .certificate_ends
+                .map_or_else(none, |end| format!("until {}", date(end))),
+        ),
+        (
+            "image",
+            image.unwrap_or_else(|| status.unverifiable.clone().unwrap_or_else(none)),
+        ),
         ("phase", phase.to_owned()),
         ("full scan", ago(&coverage.seen)),
         ("quick scan", ago(&coverage.quick)),
-        ("verified", format!("{} of {} entries, {} gaps", coverage.verified_entries, coverage.expected_entries, coverage.gap_count)),
+        (
+            "verified",
+            format!(
+                "{} of {} entries, {} gaps",
+                coverage.verified_entries, coverage.expected_entries, coverage.gap_count
+            ),
+        ),
         ("open drifts", status.open_drifts.to_string()),
-        ("waiting", format!("{} reports, {} bytes", status.waiting_reports, status.spool_bytes)),
-        ("probe", format!("{}: {}", if status.healthy { "healthy" } else { "unhealthy" }, status.health_reason)),
+        (
+            "waiting",
+            format!(
+                "{} reports, {} bytes",
+                status.waiting_reports, status.spool_bytes
+            ),
+        ),
+        (
+            "probe",
+            format!(
+                "{}: {}",
+                if status.healthy {
+                    "healthy"
+                } else {
+                    "unhealthy"
+                },
+                status.health_reason
+            ),
+        ),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<12} {}\n", drift::escape(value.as_bytes()))).collect()
+    rows.iter()
+        .map(|(name, value)| format!("{name:<12} {}\n", drift::escape(value.as_bytes())))
+        .collect()
 }
 
 fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 /// The status socket cannot be used.

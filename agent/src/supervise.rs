@@ -16,7 +16,11 @@ pub struct Supervisor {
 impl Supervisor {
     /// Asks whether there is a watchdog to feed.
     pub fn new() -> Self {
-        Supervisor { watchdog: watchdog(), pinged: Duration::ZERO, status: String::new() }
+        Supervisor {
+            watchdog: watchdog(),
+            pinged: Duration::ZERO,
+            status: String::new(),
+        }
     }
 
     /// The daemon answers now. Sent before the first scan: a boot never waits for it.
@@ -61,7 +65,10 @@ fn notify(key: &str, value: &str) {
 
 #[cfg(feature = "systemd")]
 fn watchdog() -> Option<Duration> {
-    systemd::daemon::watchdog_enabled().ok().filter(|period| *period > 0).map(Duration::from_micros)
+    systemd::daemon::watchdog_enabled()
+        .ok()
+        .filter(|period| *period > 0)
+        .map(Duration::from_micros)
 }
 
 #[cfg(all(feature = "static", not(feature = "systemd")))]

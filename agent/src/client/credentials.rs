@@ -27,33 +27,53 @@ struct Current {
 impl Credentials {
     /// Nobody yet.
     pub fn none(clock: &TlsClock) -> Self {
-        Credentials { current: ArcSwapOption::empty(), clock: clock.clone() }
+        Credentials {
+            current: ArcSwapOption::empty(),
+            clock: clock.clone(),
+        }
     }
 
     /// From now on this.
     ///
     /// # Errors
     /// The certificate does not belong to the key: what was there before stays.
-    pub fn replace(&self, key: &InstanceKey, certificates: &Certificates) -> Result<(), rustls::Error> {
+    pub fn replace(
+        &self,
+        key: &InstanceKey,
+        certificates: &Certificates,
+    ) -> Result<(), rustls::Error> {
         let certified = CertifiedKey::new(certificates.chain.clone(), key.signing_key()?);
         certified.keys_match()?;
-        let current = Current { certified: Arc::new(certified), not_after: certificates.not_after };
+        let current = Current {
+            certified: Arc::new(certified),
+            not_after: certificates.not_after,
+        };
         self.current.store(Some(Arc::new(current)));
         Ok(())
     }
 
     /// Whether the certificate has ended.
     pub fn has_expired(&self) -> bool {
-        self.current.load().as_ref().is_some_and(|current| current.not_after <= self.clock.seconds())
+        self.current
+            .load()
+            .as_ref()
+            .is_some_and(|current| current.not_after <= self.clock.seconds())
     }
 }
 
 impl ResolvesClientCert for Credentials {
-    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(
+        &self,
+        _issuers: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
         if self.has_expired() {
             return None;
         }
-        self.current.load().as_ref().map(|current| current.certified.clone())
+        self.current
+            .load()
+            .as_ref()
+            .map(|current| current.certified.clone())
     }
 
     fn has_certs(&self) -> bool {

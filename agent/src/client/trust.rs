@@ -46,7 +46,10 @@ impl Trust {
     pub fn roots(certificates: &[CertificateDer<'static>]) -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let rule = Rule::Roots(verifier(&provider, certificates)?);
-        Ok(Trust { provider, rule: ArcSwap::from_pointee(rule) })
+        Ok(Trust {
+            provider,
+            rule: ArcSwap::from_pointee(rule),
+        })
     }
 
     /// Trusts these CA certificates from now on.
@@ -54,13 +57,19 @@ impl Trust {
     /// # Errors
     /// None of them is a CA certificate: the old ones stay.
     pub fn replace(&self, certificates: &[CertificateDer<'static>]) -> Result<(), Error> {
-        self.rule.store(Arc::new(Rule::Roots(verifier(&self.provider, certificates)?)));
+        self.rule.store(Arc::new(Rule::Roots(verifier(
+            &self.provider,
+            certificates,
+        )?)));
         Ok(())
     }
 
     fn by(rule: Rule) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Trust { provider, rule: ArcSwap::from_pointee(rule) }
+        Trust {
+            provider,
+            rule: ArcSwap::from_pointee(rule),
+        }
     }
 }
 
@@ -72,7 +81,8 @@ fn verifier(
     for certificate in certificates {
         roots.add(certificate.clone())?;
     }
-    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let built =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
     built.map_err(|error| Error::General(error.to_string()))
 }
 
@@ -97,8 +107,11 @@ impl ServerCertVerifier for Trust {
         let verifier = match &**self.rule.load() {
             Rule::Roots(verifier) => verifier.clone(),
             Rule::Pinned(ca) => {
-                let root = intermediates.iter().find(|certificate| key_digest(certificate) == Some(*ca));
-                let root = root.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                let root = intermediates
+                    .iter()
+                    .find(|certificate| key_digest(certificate) == Some(*ca));
+                let root =
+                    root.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
                 verifier(&self.provider, &[root.clone().into_owned()])?
             }
         };
@@ -126,6 +139,8 @@ impl ServerCertVerifier for Trust {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -84,28 +84,49 @@ impl Config {
         let enroll = written.enroll.unwrap_or_default();
         let scan = written.scan.unwrap_or_default();
         let probe = written.probe.unwrap_or_default();
-        let credential = |name| surroundings.credentials_directory.as_ref().map(|at| at.join(name));
+        let credential = |name| {
+            surroundings
+                .credentials_directory
+                .as_ref()
+                .map(|at| at.join(name))
+        };
         let config = Config {
             collector_url: collector.url,
             ca_file: collector.ca_file,
             token_file: enroll.token_file.or_else(|| credential("driftmark.token")),
-            cloud_id_file: enroll.cloud_id_file.or_else(|| credential("driftmark.cloud-id")),
+            cloud_id_file: enroll
+                .cloud_id_file
+                .or_else(|| credential("driftmark.cloud-id")),
             image: image(written.image.unwrap_or_default()),
             root: written.root.unwrap_or_else(|| "/".into()),
             schedule: Schedule {
-                full: scan.full_interval.map_or(Duration::from_secs(86_400), |interval| interval.0),
-                quick: scan.quick_interval.map_or(Duration::from_secs(300), |interval| interval.0),
+                full: scan
+                    .full_interval
+                    .map_or(Duration::from_secs(86_400), |interval| interval.0),
+                quick: scan
+                    .quick_interval
+                    .map_or(Duration::from_secs(300), |interval| interval.0),
             },
             threads: scan.threads.map(|threads| threads as usize),
-            first_boot_window: scan.first_boot_window.map_or(Duration::from_secs(600), |interval| interval.0),
-            probe_listen: probe.listen.unwrap_or(Listen::At(([127, 0, 0, 1], 8445).into())),
+            first_boot_window: scan
+                .first_boot_window
+                .map_or(Duration::from_secs(600), |interval| interval.0),
+            probe_listen: probe
+                .listen
+                .unwrap_or(Listen::At(([127, 0, 0, 1], 8445).into())),
             probe_mode: probe.mode.unwrap_or(Mode::Collector),
-            spool_max_bytes: written.spool.unwrap_or_default().max_bytes.unwrap_or(64 * 1024 * 1024),
+            spool_max_bytes: written
+                .spool
+                .unwrap_or_default()
+                .max_bytes
+                .unwrap_or(64 * 1024 * 1024),
             state_directory: written
                 .state_directory
                 .or_else(|| surroundings.state_directory.clone())
                 .unwrap_or_else(|| "/var/lib/driftmark".into()),
-            status_socket: written.status_socket.unwrap_or_else(|| crate::status::SOCKET.into()),
+            status_socket: written
+                .status_socket
+                .unwrap_or_else(|| crate::status::SOCKET.into()),
             log: written.log.unwrap_or(Level::Info),
         };
         config.refuse_what_cannot_be()?;
@@ -114,32 +135,52 @@ impl Config {
 
     fn refuse_what_cannot_be(&self) -> Result<(), ConfigError> {
         if let Some(url) = &self.collector_url {
-            let host = url.strip_prefix("https://").unwrap_or_default().trim_end_matches('/');
-            refuse_unless("collector.url", !host.is_empty(), || format!("`{url}` is not `https://HOST:PORT`"))?;
-            refuse_unless("collector.url", !host.contains(['/', '?', '#', '@', ' ']), || {
-                format!("`{url}` has more than `https://HOST:PORT`")
+            let host = url
+                .strip_prefix("https://")
+                .unwrap_or_default()
+                .trim_end_matches('/');
+            refuse_unless("collector.url", !host.is_empty(), || {
+                format!("`{url}` is not `https://HOST:PORT`")
             })?;
+            refuse_unless(
+                "collector.url",
+                !host.contains(['/', '?', '#', '@', ' ']),
+                || format!("`{url}` has more than `https://HOST:PORT`"),
+            )?;
         }
-        for (key, interval) in
-            [("scan.full-interval", self.schedule.full), ("scan.quick-interval", self.schedule.quick)]
-        {
-            refuse_unless(key, (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval), || {
-                "must lie between 1s and 30d".into()
-            })?;
+        for (key, interval) in [
+            ("scan.full-interval", self.schedule.full),
+            ("scan.quick-interval", self.schedule.quick),
+        ] {
+            refuse_unless(
+                key,
+                (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval),
+                || "must lie between 1s and 30d".into(),
+            )?;
         }
-        refuse_unless("scan.first-boot-window", self.first_boot_window <= MAX_INTERVAL, || "at most 30d".into())?;
+        refuse_unless(
+            "scan.first-boot-window",
+            self.first_boot_window <= MAX_INTERVAL,
+            || "at most 30d".into(),
+        )?;
         let threads = self.threads.unwrap_or(1);
-        refuse_unless("scan.threads", (1..=MAX_THREADS as usize).contains(&threads), || {
-            format!("must lie between 1 and {MAX_THREADS}")
-        })?;
-        refuse_unless("spool.max-bytes", self.spool_max_bytes >= MIN_SPOOL_BYTES, || {
-            format!("must be at least {MIN_SPOOL_BYTES}")
-        })?;
+        refuse_unless(
+            "scan.threads",
+            (1..=MAX_THREADS as usize).contains(&threads),
+            || format!("must lie between 1 and {MAX_THREADS}"),
+        )?;
+        refuse_unless(
+            "spool.max-bytes",
+            self.spool_max_bytes >= MIN_SPOOL_BYTES,
+            || format!("must be at least {MIN_SPOOL_BYTES}"),
+        )?;
         refuse_unless("image.trust", !self.image.trust.is_empty(), || {
             "is empty: without a trusted key nothing can be verified".into()
         })?;
         self.paths().try_for_each(|(key, path)| {
-            refuse_unless(key, path.is_absolute(), || format!("`{}` is not absolute", path.display()))
+            refuse_unless(key, path.is_absolute(), || {
+                format!("`{}` is not absolute", path.display())
+            })
         })
     }
 
@@ -157,13 +198,24 @@ impl Config {
             ("status-socket", self.status_socket.as_path()),
         ]
         .into_iter()
-        .chain(optional.into_iter().filter_map(|(key, path)| path.map(|path| (key, path))))
-        .chain(self.image.trust.iter().map(|path| ("image.trust", path.as_path())))
+        .chain(
+            optional
+                .into_iter()
+                .filter_map(|(key, path)| path.map(|path| (key, path))),
+        )
+        .chain(
+            self.image
+                .trust
+                .iter()
+                .map(|path| ("image.trust", path.as_path())),
+        )
     }
 }
 
 fn image(written: ImageFiles) -> Image {
-    let manifest = written.manifest.unwrap_or_else(|| "/usr/lib/driftmark/image.manifest".into());
+    let manifest = written
+        .manifest
+        .unwrap_or_else(|| "/usr/lib/driftmark/image.manifest".into());
     let beside = || {
         let mut name = manifest.clone().into_os_string();
         name.push(".sig");
@@ -171,21 +223,48 @@ fn image(written: ImageFiles) -> Image {
     };
     Image {
         signature: written.signature.unwrap_or_else(beside),
-        trust: written.trust.unwrap_or_else(|| vec!["/usr/lib/driftmark/trust.d".into()]),
+        trust: written
+            .trust
+            .unwrap_or_else(|| vec!["/usr/lib/driftmark/trust.d".into()]),
         manifest,
     }
 }
 
-fn refuse_unless(key: &'static str, right: bool, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
-    if right { Ok(()) } else { Err(ConfigError::Value { key, problem: problem() }) }
+fn refuse_unless(
+    key: &'static str,
+    right: bool,
+    problem: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
+    if right {
+        Ok(())
+    } else {
+        Err(ConfigError::Value {
+            key,
+            problem: problem(),
+        })
+    }
 }
 
 /// What is in force, one `key = value` a line.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());
-        let trust: Vec<_> = self.image.trust.iter().map(|path| path.display().to_string()).collect();
-        writeln!(f, "collector.url = {}", self.collector_url.as_deref().unwrap_or("from the join token"))?;
+        let shown = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map_or("none".into(), |path| path.display().to_string())
+        };
+        let trust: Vec<_> = self
+            .image
+            .trust
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        writeln!(
+            f,
+            "collector.url = {}",
+            self.collector_url
+                .as_deref()
+                .unwrap_or("from the join token")
+        )?;
         writeln!(f, "collector.ca-file = {}", shown(&self.ca_file))?;
         writeln!(f, "enroll.token-file = {}", shown(&self.token_file))?;
         writeln!(f, "enroll.cloud-id-file = {}", shown(&self.cloud_id_file))?;
@@ -195,23 +274,36 @@ impl fmt::Display for Config {
         writeln!(f, "root = {}", self.root.display())?;
         writeln!(f, "scan.full-interval = {:?}", self.schedule.full)?;
         writeln!(f, "scan.quick-interval = {:?}", self.schedule.quick)?;
-        writeln!(f, "scan.threads = {}", self.threads.map_or("half of the processors".into(), |n| n.to_string()))?;
+        writeln!(
+            f,
+            "scan.threads = {}",
+            self.threads
+                .map_or("half of the processors".into(), |n| n.to_string())
+        )?;
         writeln!(f, "scan.first-boot-window = {:?}", self.first_boot_window)?;
         match self.probe_listen {
             Listen::Off => writeln!(f, "probe.listen = off")?,
             Listen::At(address) => writeln!(f, "probe.listen = {address}")?,
         }
-        writeln!(f, "probe.mode = {}", match self.probe_mode {
-            Mode::Collector => "collector",
-            Mode::Local => "local",
-        })?;
+        writeln!(
+            f,
+            "probe.mode = {}",
+            match self.probe_mode {
+                Mode::Collector => "collector",
+                Mode::Local => "local",
+            }
+        )?;
         writeln!(f, "spool.max-bytes = {}", self.spool_max_bytes)?;
         writeln!(f, "state-directory = {}", self.state_directory.display())?;
         writeln!(f, "status-socket = {}", self.status_socket.display())?;
-        writeln!(f, "log = {}", match self.log {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-        })
+        writeln!(
+            f,
+            "log = {}",
+            match self.log {
+                Level::Error => "error",
+                Level::Warn => "warn",
+                Level::Info => "info",
+            }
+        )
     }
 }

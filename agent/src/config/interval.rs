@@ -14,7 +14,13 @@ pub struct Interval(pub Duration);
 pub struct BadInterval;
 
 /// Units by name, in milliseconds, longest first.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 impl Interval {
     /// Reads the text.
@@ -30,7 +36,10 @@ impl Interval {
             let number: u64 = rest[..digits].parse().map_err(|_| BadInterval)?;
             rest = &rest[digits..];
             let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
-            let unit = UNITS.iter().position(|(name, _)| *name == &rest[..letters]).ok_or(BadInterval)?;
+            let unit = UNITS
+                .iter()
+                .position(|(name, _)| *name == &rest[..letters])
+                .ok_or(BadInterval)?;
             rest = &rest[letters..];
             if unit < next_unit {
                 return Err(BadInterval);
@@ -39,7 +48,11 @@ impl Interval {
             let part = number.checked_mul(UNITS[unit].1).ok_or(BadInterval)?;
             total = total.checked_add(part).ok_or(BadInterval)?;
         }
-        if text.is_empty() { Err(BadInterval) } else { Ok(Interval(Duration::from_millis(total))) }
+        if text.is_empty() {
+            Err(BadInterval)
+        } else {
+            Ok(Interval(Duration::from_millis(total)))
+        }
     }
 }
 
@@ -56,11 +69,36 @@ mod tests {
 
     #[test]
     fn intervals_are_read_as_people_write_them() {
-        for (text, seconds) in [("24h", 86_400), ("5m", 300), ("1h30m", 5_400), ("2d", 172_800), ("0s", 0)] {
-            assert_eq!(Interval::parse(text), Ok(Interval(Duration::from_secs(seconds))), "{text}");
+        for (text, seconds) in [
+            ("24h", 86_400),
+            ("5m", 300),
+            ("1h30m", 5_400),
+            ("2d", 172_800),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                Interval::parse(text),
+                Ok(Interval(Duration::from_secs(seconds))),
+                "{text}"
+            );
         }
-        assert_eq!(Interval::parse("250ms"), Ok(Interval(Duration::from_millis(250))));
-        for bad in ["", "5", "m", "5 m", "-5m", "5M", "1m1h", "1m1m", "1.5h", "99999999999999999999s", "ä"] {
+        assert_eq!(
+            Interval::parse("250ms"),
+            Ok(Interval(Duration::from_millis(250)))
+        );
+        for bad in [
+            "",
+            "5",
+            "m",
+            "5 m",
+            "-5m",
+            "5M",
+            "1m1h",
+            "1m1m",
+            "1.5h",
+            "99999999999999999999s",
+            "ä",
+        ] {
             assert_eq!(Interval::parse(bad), Err(BadInterval), "{bad}");
         }
     }

@@ -11,8 +11,11 @@ use super::ConfigError;
 use super::written::{Overlay as _, Written};
 
 /// Where drop-ins lie, the weakest first.
-pub const DIRECTORIES: [&str; 3] =
-    ["/usr/lib/driftmark/agent.d", "/run/driftmark/agent.d", "/etc/driftmark/agent.d"];
+pub const DIRECTORIES: [&str; 3] = [
+    "/usr/lib/driftmark/agent.d",
+    "/run/driftmark/agent.d",
+    "/etc/driftmark/agent.d",
+];
 
 /// A configuration is a page or two; more is a mistake or an attack on memory.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -24,7 +27,9 @@ const MAX_FILES: usize = 256;
 ///
 /// # Errors
 /// The first file that is refused.
-pub fn merge_directories<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<Written, ConfigError> {
+pub fn merge_directories<'a>(
+    directories: impl Iterator<Item = &'a Path>,
+) -> Result<Written, ConfigError> {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for directory in directories {
         for path in drop_ins(directory)? {
@@ -45,22 +50,39 @@ pub fn merge_directories<'a>(directories: impl Iterator<Item = &'a Path>) -> Res
 /// # Errors
 /// It cannot be read, anyone could have written it, or it does not say what a configuration says.
 pub fn read_file(path: &Path) -> Result<Written, ConfigError> {
-    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let read = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
     if metadata.mode() & 0o002 != 0 {
-        return Err(ConfigError::WorldWritable { path: path.to_owned() });
+        return Err(ConfigError::WorldWritable {
+            path: path.to_owned(),
+        });
     }
     let mut text = String::new();
-    file.by_ref().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+    file.by_ref()
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(read)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLong { path: path.to_owned(), limit: MAX_FILE_BYTES });
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+            limit: MAX_FILE_BYTES,
+        });
     }
-    toml::from_str(&text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let read = |source| ConfigError::Read { path: directory.to_owned(), source };
+    let read = |source| ConfigError::Read {
+        path: directory.to_owned(),
+        source,
+    };
     let listing = match std::fs::read_dir(directory) {
         Ok(listing) => listing,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -69,7 +91,10 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in listing {
         let path = entry.map_err(read)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(path);
         }
         if files.len() > MAX_FILES {

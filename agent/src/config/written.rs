@@ -56,7 +56,17 @@ macro_rules! nested {
     ($($type:ty),+) => { $(impl Replaced for $type { fn replaced(self, later: Self) -> Self { self.overlaid(later) } })+ };
 }
 
-plain!(String, PathBuf, Vec<PathBuf>, Interval, Listen, Mode, Level, u64, u32);
+plain!(
+    String,
+    PathBuf,
+    Vec<PathBuf>,
+    Interval,
+    Listen,
+    Mode,
+    Level,
+    u64,
+    u32
+);
 nested!(Collector, Enroll, ImageFiles, Scan, Probe, SpoolLimits);
 
 section! {
@@ -166,7 +176,9 @@ impl<'de> Deserialize<'de> for Listen {
             return Ok(Listen::Off);
         }
         let address = text.parse();
-        address.map(Listen::At).map_err(|_| serde::de::Error::custom("expected `ADDRESS:PORT` (an IP address) or `off`"))
+        address.map(Listen::At).map_err(|_| {
+            serde::de::Error::custom("expected `ADDRESS:PORT` (an IP address) or `off`")
+        })
     }
 }
 

@@ -41,17 +41,36 @@ impl InstanceKey {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StateError { action: "open key", path: path.to_owned(), source }.into()),
+            Err(source) => {
+                return Err(StateError {
+                    action: "open key",
+                    path: path.to_owned(),
+                    source,
+                }
+                .into());
+            }
         };
-        let metadata = file.metadata().map_err(StateError::at("look at key", path))?;
+        let metadata = file
+            .metadata()
+            .map_err(StateError::at("look at key", path))?;
         if metadata.mode() & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
+            return Err(KeyError::Exposed {
+                path: path.to_owned(),
+                mode: metadata.mode() & 0o7777,
+            });
         }
         let mut text = String::new();
-        file.take(MAX_KEY_BYTES).read_to_string(&mut text).map_err(StateError::at("read key", path))?;
-        let pair = KeyPair::from_pem(&text).map_err(|source| KeyError::Parse { path: path.to_owned(), source })?;
+        file.take(MAX_KEY_BYTES)
+            .read_to_string(&mut text)
+            .map_err(StateError::at("read key", path))?;
+        let pair = KeyPair::from_pem(&text).map_err(|source| KeyError::Parse {
+            path: path.to_owned(),
+            source,
+        })?;
         if !pair.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-            return Err(KeyError::Algorithm { path: path.to_owned() });
+            return Err(KeyError::Algorithm {
+                path: path.to_owned(),
+            });
         }
         Ok(Some(InstanceKey { pair }))
     }
@@ -62,8 +81,12 @@ impl InstanceKey {
     /// The key cannot sign.
     pub fn request(&self) -> Result<String, KeyError> {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "driftmark instance");
-        let request = params.serialize_request(&self.pair).map_err(KeyError::Make)?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "driftmark instance");
+        let request = params
+            .serialize_request(&self.pair)
+            .map_err(KeyError::Make)?;
         request.pem().map_err(KeyError::Make)
     }
 
@@ -125,7 +148,10 @@ mod tests {
         let second = InstanceKey::load_or_make(&path).unwrap();
         assert_eq!(first.pair.public_key_raw(), second.pair.public_key_raw());
         assert!(second.signing_key().is_ok());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -134,6 +160,9 @@ mod tests {
         let path = home.path().join("instance.key");
         InstanceKey::load_or_make(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(InstanceKey::load(&path), Err(KeyError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(
+            InstanceKey::load(&path),
+            Err(KeyError::Exposed { mode: 0o640, .. })
+        ));
     }
 }

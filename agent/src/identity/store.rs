@@ -94,12 +94,19 @@ impl Store {
     /// # Errors
     /// It is there and cannot be read or understood.
     pub fn load(&self) -> Result<Option<Enrolled>, IdentityError> {
-        let Some(issued) = state_files::read(&self.file("instance.json"), MAX_PEM_BYTES)? else { return Ok(None) };
-        let issued: Issued = serde_json::from_slice(&issued)
-            .map_err(|source| IdentityError::Json { path: self.file("instance.json"), source })?;
+        let Some(issued) = state_files::read(&self.file("instance.json"), MAX_PEM_BYTES)? else {
+            return Ok(None);
+        };
+        let issued: Issued =
+            serde_json::from_slice(&issued).map_err(|source| IdentityError::Json {
+                path: self.file("instance.json"),
+                source,
+            })?;
         let text = |name: &str| -> Result<String, IdentityError> {
             let bytes = state_files::read(&self.file(name), MAX_PEM_BYTES)?.unwrap_or_default();
-            String::from_utf8(bytes).map_err(|_| IdentityError::Pem { what: name.to_owned() })
+            String::from_utf8(bytes).map_err(|_| IdentityError::Pem {
+                what: name.to_owned(),
+            })
         };
         Ok(Some(Enrolled {
             instance: issued.instance,
@@ -115,7 +122,12 @@ impl Store {
     ///
     /// # Errors
     /// It is not usable, or it cannot be written; what was there before still is then.
-    pub fn save(&self, identity: &Identity, url: &str, received_clock: i64) -> Result<Enrolled, IdentityError> {
+    pub fn save(
+        &self,
+        identity: &Identity,
+        url: &str,
+        received_clock: i64,
+    ) -> Result<Enrolled, IdentityError> {
         let certificates = Certificates::parse(&identity.certificate, &identity.trust)?;
         self.key()?.refuse_if_not_of(&certificates)?;
         let issued = Issued {
@@ -127,7 +139,10 @@ impl Store {
         };
         state_files::replace(&self.file("trust.pem"), identity.trust.as_bytes())?;
         state_files::replace(&self.file("instance.pem"), identity.certificate.as_bytes())?;
-        state_files::replace(&self.file("instance.json"), &serde_json::to_vec(&issued).expect("a plain struct"))?;
+        state_files::replace(
+            &self.file("instance.json"),
+            &serde_json::to_vec(&issued).expect("a plain struct"),
+        )?;
         Ok(Enrolled {
             instance: issued.instance,
             fleet: issued.fleet,
@@ -148,7 +163,9 @@ impl InstanceKey {
     fn refuse_if_not_of(&self, certificates: &Certificates) -> Result<(), IdentityError> {
         let key = self.signing_key().map_err(|_| IdentityError::ForeignKey)?;
         let certified = rustls::sign::CertifiedKey::new(certificates.chain.clone(), key);
-        certified.keys_match().map_err(|_| IdentityError::ForeignKey)
+        certified
+            .keys_match()
+            .map_err(|_| IdentityError::ForeignKey)
     }
 }
 
@@ -160,19 +177,37 @@ impl Certificates {
     pub fn parse(chain_pem: &str, trust_pem: &str) -> Result<Self, IdentityError> {
         let chain = certificates_of("instance.pem", chain_pem)?;
         let trust = certificates_of("trust.pem", trust_pem)?;
-        let malformed = || IdentityError::Pem { what: "instance.pem".into() };
+        let malformed = || IdentityError::Pem {
+            what: "instance.pem".into(),
+        };
         let (_, certificate) = X509Certificate::from_der(&chain[0]).map_err(|_| malformed())?;
         let not_after = certificate.validity().not_after.timestamp();
-        Ok(Certificates { chain, trust, pem: chain_pem.to_owned(), not_after })
+        Ok(Certificates {
+            chain,
+            trust,
+            pem: chain_pem.to_owned(),
+            not_after,
+        })
     }
 }
 
 /// The certificates of a PEM text named `what`.
-pub(crate) fn certificates_of(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let malformed = || IdentityError::Pem { what: what.to_owned() };
+pub(crate) fn certificates_of(
+    what: &str,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let malformed = || IdentityError::Pem {
+        what: what.to_owned(),
+    };
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).take(MAX_CERTIFICATES + 1);
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|_| malformed())?;
-    if certificates.is_empty() || certificates.len() > MAX_CERTIFICATES { Err(malformed()) } else { Ok(certificates) }
+    let certificates = certificates
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| malformed())?;
+    if certificates.is_empty() || certificates.len() > MAX_CERTIFICATES {
+        Err(malformed())
+    } else {
+        Ok(certificates)
+    }
 }
 
 /// Why an identity cannot be kept or read.

@@ -14,14 +14,20 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(first: Duration, longest: Duration) -> Self {
-        Backoff { first, longest, failures: 0 }
+        Backoff {
+            first,
+            longest,
+            failures: 0,
+        }
     }
 
     /// How long to wait after one more failure.
     pub(super) fn fail(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.failures.min(20));
         self.failures = self.failures.saturating_add(1);
-        doubled.min(self.longest).mul_f64(0.5 + random_share() / 2.0)
+        doubled
+            .min(self.longest)
+            .mul_f64(0.5 + random_share() / 2.0)
     }
 
     pub(super) fn succeed(&mut self) {
@@ -46,7 +52,10 @@ mod tests {
         for longest in [1, 2, 4, 8, 16, 32, 60, 60] {
             let wait = backoff.fail();
             let longest = Duration::from_secs(longest);
-            assert!(longest / 2 <= wait && wait <= longest, "{wait:?} of {longest:?}");
+            assert!(
+                longest / 2 <= wait && wait <= longest,
+                "{wait:?} of {longest:?}"
+            );
         }
         backoff.succeed();
         assert!(backoff.fail() <= Duration::from_secs(1));

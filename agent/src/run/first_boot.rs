@@ -28,7 +28,13 @@ impl FirstBoot {
     /// What `state_directory` remembers, at `uptime`.
     pub fn open(state_directory: &Path, window: Duration, uptime: Duration) -> Self {
         let marker = state_directory.join("first-boot-over");
-        FirstBoot { window, started: uptime, reached: None, over: marker.exists(), marker }
+        FirstBoot {
+            window,
+            started: uptime,
+            reached: None,
+            over: marker.exists(),
+            marker,
+        }
     }
 
     /// Whether it is over at `uptime`; remembered from then on.

@@ -40,7 +40,11 @@ const MAX_RENEWAL_SECONDS: u64 = 365 * 86_400;
 
 impl Retry {
     pub(super) fn new(first: Duration, longest: Duration) -> Self {
-        Retry { at: Duration::ZERO, backoff: Backoff::new(first, longest), is_running: false }
+        Retry {
+            at: Duration::ZERO,
+            backoff: Backoff::new(first, longest),
+            is_running: false,
+        }
     }
 
     pub(super) fn is_due(&self, uptime: Duration) -> bool {
@@ -60,29 +64,55 @@ impl Retry {
 
 impl Link {
     /// The link of what is in the store, if that is an identity.
-    pub(super) fn open(config: &Config, store: &Store, clock: &TlsClock, now: Now) -> Result<Option<Self>, RunError> {
-        let Some(enrolled) = store.load()? else { return Ok(None) };
+    pub(super) fn open(
+        config: &Config,
+        store: &Store,
+        clock: &TlsClock,
+        now: Now,
+    ) -> Result<Option<Self>, RunError> {
+        let Some(enrolled) = store.load()? else {
+            return Ok(None);
+        };
         let credentials = Arc::new(Credentials::none(clock));
         let key = store.key().map_err(IdentityError::from)?;
-        credentials.replace(&key, &enrolled.certificates).map_err(|_| IdentityError::ForeignKey)?;
+        credentials
+            .replace(&key, &enrolled.certificates)
+            .map_err(|_| IdentityError::ForeignKey)?;
         let trust = Trust::roots(&enrolled.certificates.trust);
-        let trust = Arc::new(trust.map_err(|_| IdentityError::Pem { what: "trust.pem".into() })?);
+        let trust = Arc::new(trust.map_err(|_| IdentityError::Pem {
+            what: "trust.pem".into(),
+        })?);
         let url = config.collector_url.as_deref().unwrap_or(&enrolled.url);
         let client = Client::new(url, trust.clone(), credentials.clone(), clock)?;
         let renew_at = renewal(&enrolled, clock, now);
-        Ok(Some(Link { client, enrolled, store: store.clone(), credentials, trust, renew_at }))
+        Ok(Some(Link {
+            client,
+            enrolled,
+            store: store.clone(),
+            credentials,
+            trust,
+            renew_at,
+        }))
     }
 
     /// Takes over what is in the store now. Says whether that is another certificate or trust than before.
     pub(super) fn reload(&mut self, clock: &TlsClock, now: Now) -> Result<bool, RunError> {
-        let Some(enrolled) = self.store.load()? else { return Ok(false) };
+        let Some(enrolled) = self.store.load()? else {
+            return Ok(false);
+        };
         let (old, new) = (&self.enrolled.certificates, &enrolled.certificates);
         if old.chain == new.chain && old.trust == new.trust {
             return Ok(false);
         }
         let key = self.store.key().map_err(IdentityError::from)?;
-        self.credentials.replace(&key, new).map_err(|_| IdentityError::ForeignKey)?;
-        self.trust.replace(&new.trust).map_err(|_| IdentityError::Pem { what: "trust.pem".into() })?;
+        self.credentials
+            .replace(&key, new)
+            .map_err(|_| IdentityError::ForeignKey)?;
+        self.trust
+            .replace(&new.trust)
+            .map_err(|_| IdentityError::Pem {
+                what: "trust.pem".into(),
+            })?;
         self.client.reconnect();
         self.renew_at = renewal(&enrolled, clock, now);
         self.enrolled = enrolled;
@@ -96,8 +126,15 @@ impl Link {
 
     /// What to ask for a new certificate with: the connection's certificate, or, where that has ended, in the request.
     pub(super) fn renewal_request(&self) -> Result<RenewRequest, RunError> {
-        let csr = self.store.key().and_then(|key| key.request()).map_err(IdentityError::from)?;
-        let expired = self.credentials.has_expired().then(|| first_pem(&self.enrolled.certificates.pem));
+        let csr = self
+            .store
+            .key()
+            .and_then(|key| key.request())
+            .map_err(IdentityError::from)?;
+        let expired = self
+            .credentials
+            .has_expired()
+            .then(|| first_pem(&self.enrolled.certificates.pem));
         Ok(RenewRequest { csr, expired })
     }
 }
@@ -105,11 +142,16 @@ impl Link {
 /// When to renew: as the collector said, give or take a tenth, counted from when the certificate came; and in any case
 /// before it ends. A clock that was set back delays that by no more than the first.
 fn renewal(enrolled: &Enrolled, clock: &TlsClock, now: Now) -> Duration {
-    let after = enrolled.renew_after_seconds.clamp(MIN_RENEWAL_SECONDS, MAX_RENEWAL_SECONDS);
+    let after = enrolled
+        .renew_after_seconds
+        .clamp(MIN_RENEWAL_SECONDS, MAX_RENEWAL_SECONDS);
     let planned = Duration::from_secs(after).mul_f64(0.9 + random_share() / 5.0);
     let elapsed = now.clock_seconds().saturating_sub(enrolled.received_clock);
     let elapsed = Duration::from_secs(u64::try_from(elapsed).unwrap_or(0));
-    let left = enrolled.certificates.not_after.saturating_sub(clock.seconds());
+    let left = enrolled
+        .certificates
+        .not_after
+        .saturating_sub(clock.seconds());
     let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
     now.uptime + planned.saturating_sub(elapsed).min(left * 9 / 10)
 }

@@ -22,7 +22,10 @@ use crate::sentinel::{MAX_OPEN_DRIFTS, Outcome};
 #[derive(Debug)]
 pub(super) enum Said {
     /// The manifest verified.
-    Opened { image: ImageRef, build_time: Option<i64> },
+    Opened {
+        image: ImageRef,
+        build_time: Option<i64>,
+    },
     /// It did not.
     Refused(String),
     /// A pass ended.
@@ -72,9 +75,16 @@ impl Scanner {
             interrupt: interrupt.clone(),
             progress: progress.clone(),
         };
-        std::thread::Builder::new().name("scan".into()).spawn(move || work.until_closed(&order_receiver, &said))?;
-        let scanner =
-            Scanner { orders: order_sender, interrupt, progress, seen: (0, Duration::ZERO), is_busy: false };
+        std::thread::Builder::new()
+            .name("scan".into())
+            .spawn(move || work.until_closed(&order_receiver, &said))?;
+        let scanner = Scanner {
+            orders: order_sender,
+            interrupt,
+            progress,
+            seen: (0, Duration::ZERO),
+            is_busy: false,
+        };
         Ok((scanner, hearing))
     }
 
@@ -144,13 +154,18 @@ impl Work {
             if said.blocking_send(saying).is_err() {
                 return;
             }
+            // What a scan used is six times what the daemon needs between scans.
+            driftmark_kernel::process::trim_heap();
         }
     }
 
     fn open(&self, said: &mpsc::Sender<Said>) -> Option<Baseline> {
         let (baseline, saying) = match Baseline::open(&self.paths) {
             Ok(baseline) => {
-                let saying = Said::Opened { image: baseline.image(), build_time: baseline.build_time() };
+                let saying = Said::Opened {
+                    image: baseline.image(),
+                    build_time: baseline.build_time(),
+                };
                 (Some(baseline), saying)
             }
             Err(error) => (None, Said::Refused(Chain(&error).to_string())),
@@ -202,7 +217,11 @@ impl Work {
             }
         })?;
         outcome.coverage = summary.coverage;
-        outcome.held.iter().flatten().for_each(|value| held.keep(value));
+        outcome
+            .held
+            .iter()
+            .flatten()
+            .for_each(|value| held.keep(value));
         if let Err(error) = held.save() {
             tracing::warn!(error = %Chain(&error), "held values are not remembered over a restart");
         }

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 ///
 /// # Errors
 /// The kernel has no watch left; the certificate is then only reloaded by its own renewal.
-pub(super) fn watch(directory: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), notify::Error> {
+pub(super) fn watch(
+    directory: &Path,
+) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), notify::Error> {
     let (sender, receiver) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading is no change, and notify cannot be told not to say so.

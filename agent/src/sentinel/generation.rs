@@ -33,11 +33,45 @@ struct Cut {
 }
 
 impl Sentinel {
+    /// An empty report with the next number, in a generation of its own.
+    pub(super) fn report(&mut self, now: Now) -> Report {
+        self.sequence += 1;
+        self.generation += 1;
+        self.spoken = Some(now.uptime);
+        Report {
+            run: self.setup.run,
+            sequence: self.sequence,
+            previous_run: self.setup.previous_run,
+            part: Part::only(self.generation),
+            agent: self.setup.agent.clone(),
+            boot_id: self.setup.boot_id.clone(),
+            phase: self.phase,
+            image: self.image.clone(),
+            unverifiable: self.unverifiable.as_deref().map(bounded_sentence),
+            states: StateUpdate::Change,
+            opened: Vec::new(),
+            closed: Vec::new(),
+            open_count: self.open.len() as u64,
+            set_digest: drift::finding::set_digest(self.open.keys().copied()),
+            moments: Vec::new(),
+            dropped_moments: self.dropped_moments,
+            held_whole: false,
+            held: Vec::new(),
+            coverage: bounded_coverage(self.coverage(now)),
+            agent_clock: now.clock_seconds(),
+            uptime_seconds: now.uptime.as_secs(),
+        }
+    }
+
     /// Tells everything that is open and held.
     pub(super) fn tell_whole(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
         let held = self.held.take();
-        let lists = Lists { opened: open.iter().collect(), closed: Vec::new(), held: held.as_ref() };
+        let lists = Lists {
+            opened: open.iter().collect(),
+            closed: Vec::new(),
+            held: held.as_ref(),
+        };
         let digest = drift::finding::set_digest(open.keys().copied());
         self.tell(StateUpdate::Whole, &lists, (open.len(), digest), now, act);
         self.whole_sequence = self.sequence;
@@ -50,7 +84,11 @@ impl Sentinel {
         let open = std::mem::take(&mut self.open);
         let held = self.held.take();
         let lists = Lists {
-            opened: news.opened.iter().filter_map(|id| open.get_key_value(id)).collect(),
+            opened: news
+                .opened
+                .iter()
+                .filter_map(|id| open.get_key_value(id))
+                .collect(),
             closed: news.closed,
             held: held.as_ref().filter(|_| news.held),
         };
@@ -74,17 +112,27 @@ impl Sentinel {
         template.set_digest = set_digest;
         template.held_whole = lists.held.is_some();
         let held: Vec<&HeldValue> = lists.held.iter().flat_map(|held| held.values()).collect();
-        let room = Report::MAX_BYTES - MARGIN_BYTES - json_length(&template).min(Report::MAX_BYTES / 2);
+        let room =
+            Report::MAX_BYTES - MARGIN_BYTES - json_length(&template).min(Report::MAX_BYTES / 2);
         let cuts = lists.cut(&held, room);
-        let count = u32::try_from(cuts.len()).unwrap_or(Report::MAX_PARTS).min(Report::MAX_PARTS);
+        let count = u32::try_from(cuts.len())
+            .unwrap_or(Report::MAX_PARTS)
+            .min(Report::MAX_PARTS);
         for (cut, index) in cuts.into_iter().zip(1..=count) {
             let mut report = template.clone();
             if index > 1 {
                 self.sequence += 1;
             }
             report.sequence = self.sequence;
-            report.part = Part { generation: template.part.generation, index, count };
-            report.opened = lists.opened[cut.opened].iter().map(|(id, drift)| sendable(**id, drift)).collect();
+            report.part = Part {
+                generation: template.part.generation,
+                index,
+                count,
+            };
+            report.opened = lists.opened[cut.opened]
+                .iter()
+                .map(|(id, drift)| sendable(**id, drift))
+                .collect();
             report.closed = lists.closed[cut.closed].to_vec();
             report.held = held[cut.held].iter().map(|held| (*held).clone()).collect();
             act(Action::Keep(Box::new(report)));
@@ -105,7 +153,15 @@ impl Lists<'_> {
         let mut cuts = vec![Cut::default()];
         for (index, (id, drift)) in self.opened.iter().enumerate() {
             let bytes = json_length(&sendable(**id, drift)) + 1;
-            let cut = part_with_room(&mut cuts, bytes, room, |cut| cut.opened.len() < Report::MAX_DRIFTS, index, 0, 0);
+            let cut = part_with_room(
+                &mut cuts,
+                bytes,
+                room,
+                |cut| cut.opened.len() < Report::MAX_DRIFTS,
+                index,
+                0,
+                0,
+            );
             cut.opened.end = index + 1;
         }
         let opened = self.opened.len();
@@ -117,7 +173,15 @@ impl Lists<'_> {
         let closed = self.closed.len();
         for (index, held) in held.iter().enumerate() {
             let fits = |cut: &Cut| cut.held.len() < Report::MAX_HELD;
-            let cut = part_with_room(&mut cuts, json_length(held) + 1, room, fits, opened, closed, index);
+            let cut = part_with_room(
+                &mut cuts,
+                json_length(held) + 1,
+                room,
+                fits,
+                opened,
+                closed,
+                index,
+            );
             cut.held.end = index + 1;
         }
         cuts
@@ -134,9 +198,16 @@ fn part_with_room(
     closed: usize,
     held: usize,
 ) -> &mut Cut {
-    let is_full = cuts.last().is_none_or(|cut| !fits(cut) || (cut.bytes > 0 && cut.bytes + bytes > room));
+    let is_full = cuts
+        .last()
+        .is_none_or(|cut| !fits(cut) || (cut.bytes > 0 && cut.bytes + bytes > room));
     if is_full {
-        cuts.push(Cut { opened: opened..opened, closed: closed..closed, held: held..held, bytes: 0 });
+        cuts.push(Cut {
+            opened: opened..opened,
+            closed: closed..closed,
+            held: held..held,
+            bytes: 0,
+        });
     }
     let cut = cuts.last_mut().expect("there is always a part");
     cut.bytes += bytes;
@@ -145,7 +216,10 @@ fn part_with_room(
 
 /// The drift as it is sent: with what was found there, unless that alone would fill a report.
 fn sendable(id: DriftId, drift: &Drift) -> OpenDrift {
-    let whole = OpenDrift { id, drift: drift.clone() };
+    let whole = OpenDrift {
+        id,
+        drift: drift.clone(),
+    };
     if json_length(&whole) <= MAX_DRIFT_BYTES {
         return whole;
     }

@@ -28,13 +28,26 @@ const SILENT_AFTER_HALF_HEARTBEATS: u32 = 5;
 impl Sentinel {
     pub(super) fn judge_health(&self, uptime: Duration) -> Health {
         if let Some(order) = self.order.as_ref().filter(|order| order.replacer == PROBE) {
-            let reason = format!("order {} is executing: {}", peer_words(&order.id), peer_words(&order.reason));
-            return Health { healthy: false, reason };
+            let reason = format!(
+                "order {} is executing: {}",
+                peer_words(&order.id),
+                peer_words(&order.reason)
+            );
+            return Health {
+                healthy: false,
+                reason,
+            };
         }
         if self.setup.probe_mode == ProbeMode::Local && !self.open.is_empty() {
-            return Health { healthy: false, reason: "drifted from its image (`probe.mode = \"local\"`)".into() };
+            return Health {
+                healthy: false,
+                reason: "drifted from its image (`probe.mode = \"local\"`)".into(),
+            };
         }
-        Health { healthy: true, reason: self.reason_to_live(uptime) }
+        Health {
+            healthy: true,
+            reason: self.reason_to_live(uptime),
+        }
     }
 
     fn reason_to_live(&self, uptime: Duration) -> String {
@@ -50,7 +63,9 @@ impl Sentinel {
         let limit = self.heartbeat * SILENT_AFTER_HALF_HEARTBEATS / 2;
         let contact = match self.heard {
             None => "; the collector has not answered yet",
-            Some(heard) if uptime.saturating_sub(heard) > limit => "; the collector does not answer",
+            Some(heard) if uptime.saturating_sub(heard) > limit => {
+                "; the collector does not answer"
+            }
             Some(_) => "",
         };
         format!("{verified}{contact}")

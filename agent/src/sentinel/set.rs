@@ -16,18 +16,42 @@ impl Sentinel {
     pub(super) fn take_over(&mut self, outcome: Outcome) -> News {
         let mut found: BTreeMap<DriftId, Drift> = BTreeMap::new();
         self.overflowed = outcome.drifts.len() > MAX_OPEN_DRIFTS;
-        found.extend(outcome.drifts.into_iter().take(MAX_OPEN_DRIFTS).map(|drift| (drift.id(), drift)));
+        found.extend(
+            outcome
+                .drifts
+                .into_iter()
+                .take(MAX_OPEN_DRIFTS)
+                .map(|drift| (drift.id(), drift)),
+        );
         let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
         self.retain_unseen(&mut found, &unseen);
-        let opened = found.keys().filter(|id| !self.open.contains_key(id)).copied().collect();
-        let closed = self.open.keys().filter(|id| !found.contains_key(id)).copied().collect();
+        let opened = found
+            .keys()
+            .filter(|id| !self.open.contains_key(id))
+            .copied()
+            .collect();
+        let closed = self
+            .open
+            .keys()
+            .filter(|id| !found.contains_key(id))
+            .copied()
+            .collect();
         self.open = found;
-        News { opened, closed, held: outcome.held.is_some_and(|held| self.take_over_held(held, &unseen)) }
+        News {
+            opened,
+            closed,
+            held: outcome
+                .held
+                .is_some_and(|held| self.take_over_held(held, &unseen)),
+        }
     }
 
     /// Makes `held` the whole set of held values, but for those that could not be looked at. Says whether that is news.
     fn take_over_held(&mut self, held: Vec<HeldValue>, unseen: &Unseen) -> bool {
-        let mut now: BTreeMap<TreePath, HeldValue> = held.into_iter().map(|held| (held.path.clone(), held)).collect();
+        let mut now: BTreeMap<TreePath, HeldValue> = held
+            .into_iter()
+            .map(|held| (held.path.clone(), held))
+            .collect();
         let before = self.held.take();
         let is_news = match &before {
             None => true,
@@ -35,7 +59,11 @@ impl Sentinel {
                 for (path, value) in before.iter().filter(|(path, _)| unseen.has(path)) {
                     now.entry(path.clone()).or_insert_with(|| value.clone());
                 }
-                !now.keys().eq(before.keys()) || now.values().zip(before.values()).any(|(a, b)| essence(a) != essence(b))
+                !now.keys().eq(before.keys())
+                    || now
+                        .values()
+                        .zip(before.values())
+                        .any(|(a, b)| essence(a) != essence(b))
             }
         };
         self.held = Some(now);

@@ -1,13 +1,12 @@
-use std::collections::{BTreeSet, VecDeque};
-
-use drift::class::{Class, Severity};
-use drift::coverage::{Gap, GapReason};
-use drift::entry::AttributeSet;
-use drift::finding::{DriftKind, set_digest};
-use drift::report::{InstanceState, Settings};
-use proptest::prelude::*;
-
 use super::*;
+use drift::class::{Class, Severity};
+use drift::coverage::{Gap, GapReason, ScanRecord};
+use drift::entry::AttributeSet;
+use drift::finding::DriftKind;
+use drift::report::{InstanceState, Settings, StateUpdate};
+use replay::Collector;
+
+mod replay;
 
 fn drift(name: &str) -> Drift {
     Drift {
@@ -28,13 +27,19 @@ fn outcome(pass: Pass, drifts: Vec<Drift>) -> Event {
         drifts,
         gaps: Vec::new(),
         more_gaps: false,
-        coverage: Coverage { seen: Some(ScanRecord::default()), ..Coverage::default() },
+        coverage: Coverage {
+            seen: Some(ScanRecord::default()),
+            ..Coverage::default()
+        },
         held: None,
     }))
 }
 
 fn at(seconds: u64) -> Now {
-    Now { uptime: Duration::from_secs(seconds), clock_milliseconds: 1_000_000 + seconds as i64 * 1000 }
+    Now {
+        uptime: Duration::from_secs(seconds),
+        clock_milliseconds: 1_000_000 + seconds as i64 * 1000,
+    }
 }
 
 fn sentinel_of(run: u8, previous: Option<u8>, probe_mode: ProbeMode) -> Sentinel {
@@ -43,7 +48,10 @@ fn sentinel_of(run: u8, previous: Option<u8>, probe_mode: ProbeMode) -> Sentinel
         previous_run: previous.map(|run| RunId([run; 16])),
         agent: AgentBuild::default(),
         boot_id: "b".into(),
-        schedule: Schedule { full: Duration::from_secs(86_400), quick: Duration::from_secs(300) },
+        schedule: Schedule {
+            full: Duration::from_secs(86_400),
+            quick: Duration::from_secs(300),
+        },
         probe_mode,
     })
 }
@@ -68,231 +76,93 @@ fn kept(actions: Vec<Action>) -> Vec<Report> {
 
 fn verdict(acknowledged: u64, resend_all: bool) -> Verdict {
     let settings = Settings::default();
-    Verdict { acknowledged, state: InstanceState::Clean, order: None, resend_all, settings }
-}
-
-/// What a collector makes of reports: generations applied when complete, numbers taken once.
-#[derive(Default)]
-struct Collector {
-    seen: BTreeSet<(RunId, u64)>,
-    parts: Vec<Report>,
-    open: BTreeSet<DriftId>,
-    mismatch: bool,
-}
-
-impl Collector {
-    fn take(&mut self, report: &Report) -> Verdict {
-        report.check_limits().unwrap();
-        assert!(serde_json::to_vec(report).unwrap().len() <= Report::MAX_BYTES);
-        if self.seen.insert((report.run, report.sequence)) {
-            let generation = |report: &Report| (report.run, report.part.generation);
-            self.parts.retain(|part| generation(part) == generation(report));
-            self.parts.push(report.clone());
-            if self.parts.len() == report.part.count as usize {
-                self.apply();
-            }
-        }
-        verdict(report.sequence, self.mismatch)
-    }
-
-    fn apply(&mut self) {
-        let parts = std::mem::take(&mut self.parts);
-        if parts[0].states == StateUpdate::Whole {
-            self.open.clear();
-        }
-        for part in &parts {
-            for closed in &part.closed {
-                self.open.remove(closed);
-            }
-            self.open.extend(part.opened.iter().map(|open| open.id));
-        }
-        self.mismatch = set_digest(self.open.iter().copied()) != parts[0].set_digest;
-    }
-}
-
-/// The agent's side: a sentinel, what it spooled, and the heartbeat that waits.
-struct World {
-    sentinel: Sentinel,
-    run: u8,
-    spool: VecDeque<Report>,
-    mention: Option<Report>,
-    collector: Collector,
-    seconds: u64,
-    truth: Vec<u8>,
-}
-
-#[derive(Debug, Clone)]
-enum Turn {
-    Scan(Vec<u8>),
-    FailedScan,
-    Deliver,
-    LoseTheAnswer,
-    LoseSpooledStates,
-    RefuseOne,
-    RestoreCollectorFromBackup,
-    Restart,
-    Wait(u16),
-}
-
-impl World {
-    fn new() -> Self {
-        World {
-            sentinel: sentinel_of(1, None, ProbeMode::Collector),
-            run: 1,
-            spool: VecDeque::new(),
-            mention: None,
-            collector: Collector::default(),
-            seconds: 10,
-            truth: Vec::new(),
-        }
-    }
-
-    fn step(&mut self, event: Event) {
-        for action in steps(&mut self.sentinel, event, at(self.seconds)) {
-            match action {
-                Action::Keep(report) => {
-                    self.mention = None;
-                    self.spool.push_back(*report);
-                }
-                Action::Mention(report) => self.mention = Some(*report),
-                Action::Scan(_) | Action::Probe(_) => {}
-            }
-        }
-    }
-
-    fn scan(&mut self, pass: Pass) {
-        let drifts = self.truth.iter().map(|name| drift(&format!("etc/{name}"))).collect();
-        self.step(outcome(pass, drifts));
-    }
-
-    fn deliver(&mut self) {
-        let Some(report) = self.spool.front().cloned().or_else(|| self.mention.clone()) else { return };
-        let verdict = self.collector.take(&report);
-        self.spool.retain(|waiting| waiting.run != report.run || waiting.sequence > verdict.acknowledged);
-        self.mention.take_if(|waiting| waiting.sequence == report.sequence && waiting.run == report.run);
-        let is_of_this_run = report.run == self.sentinel.setup.run;
-        self.step(if is_of_this_run { Event::Acknowledged(verdict) } else { Event::AcknowledgedEarlier(verdict) });
-    }
-
-    fn turn(&mut self, turn: Turn) {
-        match turn {
-            Turn::Scan(truth) => {
-                self.truth = truth;
-                let pass = if self.sentinel.phase() == Phase::Running { Pass::Quick } else { Pass::Full };
-                self.scan(pass);
-            }
-            Turn::FailedScan => self.step(Event::ScanFailed("the disk is gone".into())),
-            Turn::Deliver => self.deliver(),
-            Turn::LoseTheAnswer => {
-                if let Some(report) = self.spool.front().or(self.mention.as_ref()) {
-                    self.collector.take(report);
-                }
-            }
-            Turn::LoseSpooledStates => {
-                if self.spool.pop_front().is_some() {
-                    self.step(Event::Dropped { states: true, moments: 0 });
-                }
-            }
-            Turn::RefuseOne => {
-                if self.spool.pop_front().is_some_and(|report| report.run == self.sentinel.setup.run) {
-                    self.step(Event::Refused);
-                }
-            }
-            Turn::RestoreCollectorFromBackup => {
-                self.collector.open.clear();
-                self.collector.mismatch = true;
-            }
-            Turn::Restart => {
-                let previous = self.run;
-                self.run += 1;
-                self.sentinel = sentinel_of(self.run, Some(previous), ProbeMode::Collector);
-                self.mention = None;
-            }
-            Turn::Wait(seconds) => {
-                self.seconds += u64::from(seconds);
-                self.step(Event::Tick);
-            }
-        }
-    }
-
-    /// The agent scans once more, and nothing is lost any more.
-    fn calm_down(&mut self) {
-        self.scan(Pass::Full);
-        for _ in 0..200 {
-            while !self.spool.is_empty() || self.mention.is_some() {
-                self.deliver();
-            }
-            self.seconds += 60;
-            self.step(Event::Tick);
-        }
-    }
-}
-
-fn turn() -> impl Strategy<Value = Turn> {
-    prop_oneof![
-        4 => prop::collection::vec(0_u8..12, 0..8).prop_map(Turn::Scan),
-        1 => Just(Turn::FailedScan),
-        6 => Just(Turn::Deliver),
-        2 => Just(Turn::LoseTheAnswer),
-        1 => Just(Turn::LoseSpooledStates),
-        1 => Just(Turn::RefuseOne),
-        1 => Just(Turn::RestoreCollectorFromBackup),
-        1 => Just(Turn::Restart),
-        3 => (1_u16..400).prop_map(Turn::Wait),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn whatever_was_lost_the_collector_ends_with_what_the_agent_found(turns in prop::collection::vec(turn(), 0..60)) {
-        let mut world = World::new();
-        for turn in turns {
-            world.turn(turn);
-        }
-        world.calm_down();
-        let agents: BTreeSet<DriftId> = world.sentinel.open().map(|(id, _)| *id).collect();
-        let found: BTreeSet<DriftId> = world.truth.iter().map(|name| drift(&format!("etc/{name}")).id()).collect();
-        prop_assert_eq!(&agents, &found);
-        prop_assert_eq!(&world.collector.open, &found);
-        prop_assert!(!world.collector.mismatch);
+    Verdict {
+        acknowledged,
+        state: InstanceState::Clean,
+        order: None,
+        resend_all,
+        settings,
     }
 }
 
 #[test]
 fn nothing_is_opened_or_closed_before_the_first_full_scan_has_ended() {
     let mut sentinel = sentinel();
-    for event in [Event::Tick, Event::BaselineRefused("no".into()), Event::Acknowledged(verdict(1, true))] {
+    for event in [
+        Event::Tick,
+        Event::BaselineRefused("no".into()),
+        Event::Acknowledged(verdict(1, true)),
+    ] {
         assert!(kept(steps(&mut sentinel, event, at(1))).is_empty());
     }
     assert_eq!(sentinel.phase(), Phase::Starting);
-    assert!(kept(steps(&mut sentinel, outcome(Pass::Quick, vec![drift("a")]), at(2))).is_empty());
-    let reports = kept(steps(&mut sentinel, outcome(Pass::Full, vec![drift("a")]), at(3)));
-    assert_eq!((reports.len(), reports[0].states, reports[0].phase), (1, StateUpdate::Whole, Phase::Running));
+    assert!(
+        kept(steps(
+            &mut sentinel,
+            outcome(Pass::Quick, vec![drift("a")]),
+            at(2)
+        ))
+        .is_empty()
+    );
+    let reports = kept(steps(
+        &mut sentinel,
+        outcome(Pass::Full, vec![drift("a")]),
+        at(3),
+    ));
+    assert_eq!(
+        (reports.len(), reports[0].states, reports[0].phase),
+        (1, StateUpdate::Whole, Phase::Running)
+    );
 }
 
 #[test]
 fn a_change_carries_only_what_is_new() {
     let mut sentinel = sentinel();
-    steps(&mut sentinel, outcome(Pass::Full, vec![drift("a"), drift("b")]), at(3));
-    let reports = kept(steps(&mut sentinel, outcome(Pass::Quick, vec![drift("b"), drift("c")]), at(9)));
-    let [report] = &reports[..] else { panic!("{reports:?}") };
+    steps(
+        &mut sentinel,
+        outcome(Pass::Full, vec![drift("a"), drift("b")]),
+        at(3),
+    );
+    let reports = kept(steps(
+        &mut sentinel,
+        outcome(Pass::Quick, vec![drift("b"), drift("c")]),
+        at(9),
+    ));
+    let [report] = &reports[..] else {
+        panic!("{reports:?}")
+    };
     assert_eq!(report.states, StateUpdate::Change);
-    assert_eq!(report.opened.iter().map(|open| open.id).collect::<Vec<_>>(), [drift("c").id()]);
+    assert_eq!(
+        report.opened.iter().map(|open| open.id).collect::<Vec<_>>(),
+        [drift("c").id()]
+    );
     assert_eq!(report.closed, [drift("a").id()]);
     assert_eq!(report.open_count, 2);
-    assert!(kept(steps(&mut sentinel, outcome(Pass::Quick, vec![drift("c"), drift("b")]), at(10))).is_empty());
+    assert!(
+        kept(steps(
+            &mut sentinel,
+            outcome(Pass::Quick, vec![drift("c"), drift("b")]),
+            at(10)
+        ))
+        .is_empty()
+    );
 }
 
 #[test]
 fn a_hundred_thousand_drifts_go_in_parts_within_every_limit() {
     let mut sentinel = sentinel();
-    let drifts = (0..100_000).map(|number| drift(&format!("srv/{number}"))).collect();
+    let drifts = (0..100_000)
+        .map(|number| drift(&format!("srv/{number}")))
+        .collect();
     let mut collector = Collector::default();
     let mut count = 0;
     sentinel.step(outcome(Pass::Full, drifts), at(3), &mut |action| {
         if let Action::Keep(report) = action {
             count += 1;
-            assert_eq!((report.part.index, report.sequence), (count, u64::from(count)));
+            assert_eq!(
+                (report.part.index, report.sequence),
+                (count, u64::from(count))
+            );
             collector.take(&report);
         }
     });
@@ -310,7 +180,10 @@ fn drifts_with_the_longest_names_still_fit() {
             path.push(b'/');
             path.extend([0x01; 250]);
         }
-        Drift { path: TreePath::new(&path).unwrap(), ..drift("x") }
+        Drift {
+            path: TreePath::new(&path).unwrap(),
+            ..drift("x")
+        }
     };
     let drifts: Vec<_> = (0..40).map(long).collect();
     let gaps = drifts.iter().map(|drift| Gap {
@@ -334,7 +207,11 @@ fn drifts_with_the_longest_names_still_fit() {
 #[test]
 fn what_became_unreadable_stays_open() {
     let mut sentinel = sentinel();
-    steps(&mut sentinel, outcome(Pass::Full, vec![drift("etc/a"), drift("srv/b")]), at(3));
+    steps(
+        &mut sentinel,
+        outcome(Pass::Full, vec![drift("etc/a"), drift("srv/b")]),
+        at(3),
+    );
     let mut event = outcome(Pass::Quick, Vec::new());
     if let Event::ScanFinished(outcome) = &mut event {
         outcome.gaps = vec![TreePath::new(b"etc").unwrap()];
@@ -363,21 +240,42 @@ fn held_values_are_always_told_as_a_whole_set() {
     let first = kept(steps(&mut sentinel, pass(Pass::Full, None), at(1)));
     assert!(!first[0].held_whole, "the first-boot window is open");
     let both = vec![held("a", b"1"), held("b", b"1")];
-    let reports = kept(steps(&mut sentinel, pass(Pass::Quick, Some(both.clone())), at(2)));
+    let reports = kept(steps(
+        &mut sentinel,
+        pass(Pass::Quick, Some(both.clone())),
+        at(2),
+    ));
     assert_eq!((reports[0].held_whole, reports[0].held.len()), (true, 2));
-    assert!(kept(steps(&mut sentinel, pass(Pass::Quick, Some(both)), at(3))).is_empty(), "nothing new");
-    for values in [vec![held("a", b"2"), held("b", b"1")], vec![held("a", b"2")], vec![]] {
+    assert!(
+        kept(steps(&mut sentinel, pass(Pass::Quick, Some(both)), at(3))).is_empty(),
+        "nothing new"
+    );
+    for values in [
+        vec![held("a", b"2"), held("b", b"1")],
+        vec![held("a", b"2")],
+        vec![],
+    ] {
         let count = values.len();
         let reports = kept(steps(&mut sentinel, pass(Pass::Quick, Some(values)), at(4)));
-        assert_eq!((reports[0].held_whole, reports[0].held.len()), (true, count));
+        assert_eq!(
+            (reports[0].held_whole, reports[0].held.len()),
+            (true, count)
+        );
     }
 }
 
 #[test]
 fn only_an_executing_order_of_the_replacer_probe_is_unhealthy() {
     let order = |replacer: &str| {
-        let order = ExecutingOrder { id: "7".into(), replacer: replacer.into(), reason: "drift".into() };
-        Event::Acknowledged(Verdict { order: Some(order), ..verdict(1, false) })
+        let order = ExecutingOrder {
+            id: "7".into(),
+            replacer: replacer.into(),
+            reason: "drift".into(),
+        };
+        Event::Acknowledged(Verdict {
+            order: Some(order),
+            ..verdict(1, false)
+        })
     };
     let mut sentinel = sentinel();
     let mut healthy = |event| {
@@ -388,7 +286,10 @@ fn only_an_executing_order_of_the_replacer_probe_is_unhealthy() {
     assert!(healthy(outcome(Pass::Full, vec![drift("a")])));
     assert!(healthy(order("command")));
     assert!(!healthy(order("probe")));
-    assert!(healthy(Event::Acknowledged(verdict(1, false))), "a later answer without an order ends it");
+    assert!(
+        healthy(Event::Acknowledged(verdict(1, false))),
+        "a later answer without an order ends it"
+    );
 }
 
 #[test]
@@ -404,10 +305,12 @@ fn a_local_probe_is_unhealthy_at_the_first_drift() {
 fn scans_come_at_their_intervals_and_a_failed_one_soon_again() {
     let mut sentinel = sentinel();
     let scan_at = |sentinel: &mut Sentinel, seconds| {
-        steps(sentinel, Event::Tick, at(seconds)).into_iter().find_map(|action| match action {
-            Action::Scan(pass) => Some(pass),
-            _ => None,
-        })
+        steps(sentinel, Event::Tick, at(seconds))
+            .into_iter()
+            .find_map(|action| match action {
+                Action::Scan(pass) => Some(pass),
+                _ => None,
+            })
     };
     assert_eq!(scan_at(&mut sentinel, 1), Some(Pass::Full));
     assert_eq!(scan_at(&mut sentinel, 2), None, "one at a time");
@@ -427,7 +330,12 @@ fn a_collector_that_never_agrees_is_told_everything_ever_more_rarely() {
     steps(&mut sentinel, outcome(Pass::Full, vec![drift("a")]), at(0));
     let mut wholes = 0;
     for seconds in 1..7200 {
-        wholes += kept(steps(&mut sentinel, Event::Acknowledged(verdict(u64::MAX, true)), at(seconds))).len();
+        wholes += kept(steps(
+            &mut sentinel,
+            Event::Acknowledged(verdict(u64::MAX, true)),
+            at(seconds),
+        ))
+        .len();
     }
     assert!((5..20).contains(&wholes), "{wholes}");
 }
@@ -435,10 +343,32 @@ fn a_collector_that_never_agrees_is_told_everything_ever_more_rarely() {
 #[test]
 fn moments_are_told_once_and_numbered() {
     let mut sentinel = sentinel();
-    let first = kept(steps(&mut sentinel, Event::Happened(drift("a")), at(1)));
-    let second = kept(steps(&mut sentinel, Event::Happened(drift("a")), at(2)));
-    assert_eq!((first[0].moments[0].number, second[0].moments[0].number), (1, 2));
-    steps(&mut sentinel, Event::Dropped { states: false, moments: 2 }, at(3));
-    let last = kept(steps(&mut sentinel, Event::Happened(drift("b")), at(4)));
+    let first = kept(steps(
+        &mut sentinel,
+        Event::Happened(Box::new(drift("a"))),
+        at(1),
+    ));
+    let second = kept(steps(
+        &mut sentinel,
+        Event::Happened(Box::new(drift("a"))),
+        at(2),
+    ));
+    assert_eq!(
+        (first[0].moments[0].number, second[0].moments[0].number),
+        (1, 2)
+    );
+    steps(
+        &mut sentinel,
+        Event::Dropped {
+            states: false,
+            moments: 2,
+        },
+        at(3),
+    );
+    let last = kept(steps(
+        &mut sentinel,
+        Event::Happened(Box::new(drift("b"))),
+        at(4),
+    ));
     assert_eq!(last[0].dropped_moments, 2);
 }

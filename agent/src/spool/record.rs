@@ -68,8 +68,16 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, &[u8])> {
         return None;
     }
     let run = RunId(header[56..72].try_into().expect("16 bytes"));
-    let name = Name { run, sequence: u64_at(72) };
-    let header = Header { ordinal: u64_at(48), name, moments: u32_at(44), length: record.len() as u32 };
+    let name = Name {
+        run,
+        sequence: u64_at(72),
+    };
+    let header = Header {
+        ordinal: u64_at(48),
+        name,
+        moments: u32_at(44),
+        length: record.len() as u32,
+    };
     Some((header, &record[HEADER_BYTES..]))
 }
 
@@ -84,7 +92,9 @@ pub(super) fn decode_all(bytes: &[u8], damaged: &mut usize) -> Vec<(u64, Header)
             continue;
         }
         *damaged += 1;
-        let next = bytes[at + 1..].windows(MAGIC.len()).position(|window| window == MAGIC);
+        let next = bytes[at + 1..]
+            .windows(MAGIC.len())
+            .position(|window| window == MAGIC);
         at = next.map_or(bytes.len(), |distance| at + 1 + distance);
     }
     records

@@ -25,13 +25,21 @@ pub(super) struct Segment {
 
 impl Segment {
     pub(super) fn new(kind: Kind, path: PathBuf) -> Self {
-        Segment { kind, bytes: 0, records: 0, path }
+        Segment {
+            kind,
+            bytes: 0,
+            records: 0,
+            path,
+        }
     }
 
     /// The body of a record, if the disk still gives back what was written.
     pub(super) fn read(&self, ordinal: u64, offset: u64, length: u32) -> Option<Vec<u8>> {
         let mut bytes = vec![0; length as usize];
-        File::open(&self.path).ok()?.read_exact_at(&mut bytes, offset).ok()?;
+        File::open(&self.path)
+            .ok()?
+            .read_exact_at(&mut bytes, offset)
+            .ok()?;
         let (header, body) = record::decode(&bytes)?;
         (header.ordinal == ordinal).then(|| body.to_vec())
     }
@@ -54,19 +62,35 @@ pub(super) struct SegmentWriter {
 impl SegmentWriter {
     pub(super) fn create(directory: &Path, kind: Kind, number: u64) -> Result<Self, StateError> {
         let path = directory.join(format!("{number:020}-{}.log", word(kind)));
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
         let file = created.map_err(StateError::at("make spool segment", &path))?;
         sync_directory(directory).map_err(StateError::at("sync", directory))?;
-        Ok(SegmentWriter { number, path, length: 0, file })
+        Ok(SegmentWriter {
+            number,
+            path,
+            length: 0,
+            file,
+        })
     }
 
     /// Adds a record and returns when it is on disk. After an error the file ends where it did before, or has a torn
     /// tail that the next start passes over.
     pub(super) fn append(&mut self, record: &[u8]) -> Result<(), StateError> {
-        let written = self.file.write_all(record).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(record)
+            .and_then(|()| self.file.sync_data());
         if let Err(source) = written {
             let _ = self.file.set_len(self.length);
-            return Err(StateError { action: "write spool segment", path: self.path.clone(), source });
+            return Err(StateError {
+                action: "write spool segment",
+                path: self.path.clone(),
+                source,
+            });
         }
         self.length += record.len() as u64;
         Ok(())
@@ -88,11 +112,21 @@ pub(super) struct Found {
 pub(super) fn list(directory: &Path) -> Result<Vec<Found>, StateError> {
     let read = StateError::at("read directory", directory);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(&read)?.take(MAX_SEGMENTS) {
+    for entry in std::fs::read_dir(directory)
+        .map_err(&read)?
+        .take(MAX_SEGMENTS)
+    {
         let path = entry.map_err(&read)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let parsed = name.strip_suffix(".log").and_then(|stem| stem.split_once('-'));
-        let Some((number, kind)) = parsed.and_then(|(number, kind)| Some((number.parse().ok()?, kind_of(kind)?))) else {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let parsed = name
+            .strip_suffix(".log")
+            .and_then(|stem| stem.split_once('-'));
+        let Some((number, kind)) =
+            parsed.and_then(|(number, kind)| Some((number.parse().ok()?, kind_of(kind)?)))
+        else {
             continue;
         };
         found.push(Found { number, kind, path });
@@ -109,5 +143,7 @@ fn word(kind: Kind) -> &'static str {
 }
 
 fn kind_of(word: &str) -> Option<Kind> {
-    [Kind::States, Kind::Moments].into_iter().find(|kind| self::word(*kind) == word)
+    [Kind::States, Kind::Moments]
+        .into_iter()
+        .find(|kind| self::word(*kind) == word)
 }

@@ -1,7 +1,10 @@
 use super::*;
 
 fn name(run: u8, sequence: u64) -> Name {
-    Name { run: RunId([run; 16]), sequence }
+    Name {
+        run: RunId([run; 16]),
+        sequence,
+    }
 }
 
 fn bodies(spool: &mut Spool) -> Vec<Vec<u8>> {
@@ -19,7 +22,10 @@ fn open(directory: &Path) -> (Spool, Recovered) {
 }
 
 fn only_file(directory: &Path) -> PathBuf {
-    let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
 }
@@ -28,12 +34,30 @@ fn only_file(directory: &Path) -> PathBuf {
 fn reports_come_back_in_order_after_a_restart() {
     let home = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(home.path());
-    assert!(spool.append(Kind::States, name(1, 1), 0, b"one").is_nothing());
-    assert!(spool.append(Kind::Moments, name(1, 2), 1, b"two").is_nothing());
+    assert!(
+        spool
+            .append(Kind::States, name(1, 1), 0, b"one")
+            .is_nothing()
+    );
+    assert!(
+        spool
+            .append(Kind::Moments, name(1, 2), 1, b"two")
+            .is_nothing()
+    );
     drop(spool);
     let (mut spool, recovered) = open(home.path());
-    assert_eq!(recovered, Recovered { reports: 2, damaged: 0 });
-    assert!(spool.append(Kind::States, name(2, 1), 0, b"three").is_nothing());
+    assert_eq!(
+        recovered,
+        Recovered {
+            reports: 2,
+            damaged: 0
+        }
+    );
+    assert!(
+        spool
+            .append(Kind::States, name(2, 1), 0, b"three")
+            .is_nothing()
+    );
     assert_eq!(bodies(&mut spool), [&b"one"[..], b"two", b"three"]);
 }
 
@@ -50,7 +74,13 @@ fn what_was_acknowledged_is_gone_from_disk() {
     spool.acknowledge(RunId([1; 16]), 3);
     spool.acknowledge(RunId([2; 16]), 1);
     assert!(spool.is_empty());
-    assert_eq!((spool.bytes(), std::fs::read_dir(home.path()).unwrap().count()), (0, 0));
+    assert_eq!(
+        (
+            spool.bytes(),
+            std::fs::read_dir(home.path()).unwrap().count()
+        ),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -67,11 +97,19 @@ fn a_crash_at_any_byte_keeps_every_record_that_was_whole() {
     let whole = std::fs::read(only_file(home.path())).unwrap();
     for cut in 0..=whole.len() {
         let place = tempfile::tempdir().unwrap();
-        std::fs::write(place.path().join("00000000000000000001-states.log"), &whole[..cut]).unwrap();
+        std::fs::write(
+            place.path().join("00000000000000000001-states.log"),
+            &whole[..cut],
+        )
+        .unwrap();
         let (mut spool, _) = open(place.path());
         let complete = ends.iter().filter(|end| **end <= cut).count() - 1;
         assert_eq!(bodies(&mut spool), all[..complete], "cut at {cut}");
-        assert!(spool.append(Kind::States, name(2, 1), 0, b"goes on").is_nothing());
+        assert!(
+            spool
+                .append(Kind::States, name(2, 1), 0, b"goes on")
+                .is_nothing()
+        );
         assert_eq!(bodies(&mut spool), [b"goes on"]);
     }
 }
@@ -91,10 +129,25 @@ fn a_damaged_record_is_passed_over_and_the_others_stay() {
         let place = tempfile::tempdir().unwrap();
         let mut damaged = whole.clone();
         damaged[at] ^= 0x40;
-        std::fs::write(place.path().join("00000000000000000001-states.log"), &damaged).unwrap();
+        std::fs::write(
+            place.path().join("00000000000000000001-states.log"),
+            &damaged,
+        )
+        .unwrap();
         let (mut spool, recovered) = open(place.path());
-        let hit = if at < length { 0 } else if at < 2 * length + 1 { 1 } else { 2 };
-        let left: Vec<_> = all.iter().enumerate().filter(|(index, _)| *index != hit).map(|(_, body)| *body).collect();
+        let hit = if at < length {
+            0
+        } else if at < 2 * length + 1 {
+            1
+        } else {
+            2
+        };
+        let left: Vec<_> = all
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != hit)
+            .map(|(_, body)| *body)
+            .collect();
         assert_eq!(bodies(&mut spool), left, "byte {at}");
         assert!(recovered.damaged >= 1);
     }
@@ -106,7 +159,11 @@ fn states_go_before_moments_and_lost_moments_are_counted() {
     let megabyte = vec![b'x'; 1024 * 1024];
     let (mut spool, _) = Spool::open(home.path(), 8 * 1024 * 1024).unwrap();
     for sequence in 1..=3 {
-        assert!(spool.append(Kind::Moments, name(1, sequence), 2, &megabyte).is_nothing());
+        assert!(
+            spool
+                .append(Kind::Moments, name(1, sequence), 2, &megabyte)
+                .is_nothing()
+        );
     }
     let mut lost_states = false;
     for sequence in 4..=20 {
@@ -118,10 +175,20 @@ fn states_go_before_moments_and_lost_moments_are_counted() {
     assert!(lost_states);
     let mut lost_moments = 0;
     for sequence in 21..=40 {
-        lost_moments += spool.append(Kind::Moments, name(1, sequence), 2, &megabyte).moments;
+        lost_moments += spool
+            .append(Kind::Moments, name(1, sequence), 2, &megabyte)
+            .moments;
     }
     assert!(lost_moments > 0 && lost_moments % 2 == 0, "{lost_moments}");
-    assert_eq!(lost_moments + 2 * spool.waiting.values().filter(|waiting| waiting.moments > 0).count() as u64, 46);
+    assert_eq!(
+        lost_moments
+            + 2 * spool
+                .waiting
+                .values()
+                .filter(|waiting| waiting.moments > 0)
+                .count() as u64,
+        46
+    );
 }
 
 #[test]
@@ -132,10 +199,20 @@ fn where_no_disk_takes_them_reports_wait_in_memory_within_a_limit() {
     std::fs::remove_dir(&directory).unwrap();
     let megabyte = vec![b'x'; 1024 * 1024];
     for sequence in 1..=4 {
-        assert!(spool.append(Kind::States, name(1, sequence), 0, &megabyte).is_nothing());
+        assert!(
+            spool
+                .append(Kind::States, name(1, sequence), 0, &megabyte)
+                .is_nothing()
+        );
     }
     let dropped = spool.append(Kind::Moments, name(1, 5), 3, &megabyte);
-    assert_eq!(dropped, Dropped { states: false, moments: 3 });
+    assert_eq!(
+        dropped,
+        Dropped {
+            states: false,
+            moments: 3
+        }
+    );
     spool.acknowledge(RunId([1; 16]), 4);
     assert!(spool.is_empty() && spool.memory_bytes == 0);
 }

@@ -1,0 +1,11 @@
+//! The daemon half of the agent, as a whole: enrolment and life against a collector on the loopback.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where the world is not as it should be"
+)]
+
+mod enrolment;
+mod life;
+mod loopback;
