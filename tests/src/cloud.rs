@@ -155,7 +155,7 @@ impl Cloud {
     pub fn replace(&self, order: &Value) -> Result<String> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let order_id = text(&order["order"]).context("an order has an id")?;
-        let old = text(&order["instance"]["cloud-id"]).context("an order has a cloud id")?;
+        let old = text(&order["instance"]["cloud_id"]).context("an order has a cloud id")?;
         if let Some(replacement) = lock(&self.done).get(&order_id) {
             return Ok(replacement.clone());
         }

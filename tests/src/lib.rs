@@ -10,6 +10,7 @@
 pub mod apt;
 pub mod cloud;
 pub mod collector;
+pub mod fleet;
 pub mod image;
 pub mod instance;
 pub mod intrusion;
@@ -21,6 +22,7 @@ pub mod sandbox;
 
 pub use cloud::Cloud;
 pub use collector::{Collector, CollectorOptions};
+pub use fleet::{Fleet, FleetOptions};
 pub use image::{Image, Recipe, Workshop};
 pub use instance::{Instance, InstanceOptions};
 pub use lab::Lab;

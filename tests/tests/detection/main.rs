@@ -1,0 +1,10 @@
+//! The detection stories: the real agent over real file systems on loop devices, one change at a time.
+//!
+//! A [`ground::Ground`] is a file system with trees in it and the agent beside it. The stories: every mutation and its
+//! undoing, what cannot be read, what a quick pass believes, what rules allow, who bakes the same bytes, and what
+//! comes of manifests, signatures and names that mean harm.
+#![forbid(unsafe_code)]
+
+mod base;
+mod ground;
+mod mutations;
