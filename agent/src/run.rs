@@ -16,11 +16,14 @@ mod link;
 mod scanner;
 mod watch;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use drift::report::RunId;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustix::fs::FlockOperation;
 
 use crate::config::{self, EXIT_CONFIG};
 use crate::identity::{IdentityError, KeyError};
@@ -32,6 +35,8 @@ pub use first_boot::FirstBoot;
 /// `EX_SOFTWARE`, `EX_CANTCREAT` of `sysexits.h`.
 const EXIT_SOFTWARE: u8 = 70;
 const EXIT_CANNOT_CREATE: u8 = 73;
+/// `EX_TEMPFAIL`.
+const EXIT_LATER: u8 = 75;
 
 /// `run`: the daemon. Ends 0 when it was told to stop.
 pub fn run(file: Option<&Path>) -> ExitCode {
@@ -44,7 +49,12 @@ pub fn run(file: Option<&Path>) -> ExitCode {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)
-        .and_then(|runtime| runtime.block_on(daemon::run(config)));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(daemon::run(config));
+            // A name that is still being looked up keeps nobody from ending.
+            runtime.shutdown_background();
+            outcome
+        });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,6 +82,9 @@ pub enum RunError {
     /// No randomness.
     #[error("get random bits")]
     Randomness,
+    /// Another agent uses this state directory.
+    #[error("another agent runs with the state directory {}", .0.display())]
+    AlreadyRuns(PathBuf),
     /// The thread that scans is gone.
     #[error("the thread that scans has ended")]
     Scanner,
@@ -82,6 +95,7 @@ impl RunError {
         match self {
             RunError::Identity(IdentityError::Key(KeyError::Exposed { .. })) => EXIT_CONFIG,
             RunError::State(_) | RunError::Identity(_) => EXIT_CANNOT_CREATE,
+            RunError::AlreadyRuns(_) => EXIT_LATER,
             _ => EXIT_SOFTWARE,
         }
     }
@@ -94,6 +108,24 @@ pub fn boot_id() -> String {
         .flatten()
         .unwrap_or_default();
     String::from_utf8_lossy(&id).trim().to_owned()
+}
+
+/// Keeps every other agent out of this state directory for as long as the file is open.
+fn lock(state_directory: &Path) -> Result<File, RunError> {
+    let path = state_directory.join("lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path);
+    let file = file.map_err(StateError::at("open", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(RunError::AlreadyRuns(state_directory.to_owned()))
+        }
+        Err(error) => Err(StateError::at("lock", &path)(error.into()).into()),
+    }
 }
 
 /// This start, and the one before if this state directory remembers it.

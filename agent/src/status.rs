@@ -22,7 +22,6 @@ pub const SOCKET: &str = "/run/driftmark/agent.sock";
 
 /// How the agent is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// The id that the collector issued; none before enrolment.
     pub instance: Option<String>,

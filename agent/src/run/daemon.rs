@@ -2,6 +2,7 @@
 
 mod exchange;
 
+use std::fs::File;
 use std::time::Duration;
 
 use drift::report::{AgentBuild, Report, RunId};
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
-use super::{RunError, begin_run, boot_id};
+use super::{RunError, begin_run, boot_id, lock};
 use crate::clock::{Now, StepDetector, TlsClock};
 use crate::config::{Config, Listen};
 use crate::identity::{IdentityError, Store};
@@ -71,6 +72,8 @@ pub(super) async fn run(config: Config) -> Result<(), RunError> {
 }
 
 struct Daemon {
+    /// Held as long as the daemon lives.
+    _lock: File,
     config: Config,
     run: RunId,
     store: Store,
@@ -100,6 +103,7 @@ impl Daemon {
     fn start(config: Config) -> Result<(Self, mpsc::Receiver<Said>), RunError> {
         let now = Now::read();
         state_files::make_directory(&config.state_directory)?;
+        let lock = lock(&config.state_directory)?;
         let (run, previous_run) = begin_run(&config.state_directory)?;
         let store = Store::open(&config.state_directory)?;
         let clock = TlsClock::default();
@@ -135,6 +139,7 @@ impl Daemon {
             reason: "the agent starts".into(),
         };
         let daemon = Daemon {
+            _lock: lock,
             run,
             store,
             steps: StepDetector::new(now),
@@ -280,7 +285,9 @@ impl Daemon {
             Said::Refused(reason) => {
                 self.knows_image = true;
                 self.scanner.rests();
-                tracing::error!(reason, "this instance cannot be verified");
+                if self.sentinel.unverifiable() != Some(&reason) {
+                    tracing::error!(reason, "this instance cannot be verified");
+                }
                 self.step(Event::BaselineRefused(reason), now);
             }
             Said::Finished(outcome) => {

@@ -124,6 +124,11 @@ impl Link {
         self.renew_at = renewal(&self.enrolled, clock, now);
     }
 
+    /// Whether the certificate has ended: only a renewal is answered then.
+    pub(super) fn has_expired(&self) -> bool {
+        self.credentials.has_expired()
+    }
+
     /// What to ask for a new certificate with: the connection's certificate, or, where that has ended, in the request.
     pub(super) fn renewal_request(&self) -> Result<RenewRequest, RunError> {
         let csr = self
@@ -132,7 +137,6 @@ impl Link {
             .and_then(|key| key.request())
             .map_err(IdentityError::from)?;
         let expired = self
-            .credentials
             .has_expired()
             .then(|| first_pem(&self.enrolled.certificates.pem));
         Ok(RenewRequest { csr, expired })

@@ -245,7 +245,7 @@ fn the_daemon_enrols_reports_drift_renews_and_says_goodbye() {
         (status["phase"].as_str(), status["fleet"].as_str()),
         (Some("running"), Some("web"))
     );
-    assert!(status["open-drifts"].as_u64().unwrap() >= 2, "{status}");
+    assert!(status["open_drifts"].as_u64().unwrap() >= 2, "{status}");
 
     assert_eq!(running.stop(), Some(0));
     let world = collector.world.lock().unwrap();
@@ -398,7 +398,7 @@ fn a_lost_collector_stops_neither_the_scans_nor_the_reports() {
     std::fs::write(instance.path("root/etc/new"), "x").unwrap();
     let mut turns = 0;
     let waits =
-        |status: serde_json::Value| status["open-drifts"] != 0 && status["waiting-reports"] != 0;
+        |status: serde_json::Value| status["open_drifts"] != 0 && status["waiting_reports"] != 0;
     while !waits(instance.status()) {
         assert!(turns < 500, "the drift was never found");
         pause();
@@ -520,4 +520,15 @@ fn an_identity_that_an_operator_replaces_is_picked_up() {
             .map(drop)
     });
     assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
+fn a_second_agent_is_kept_out_of_the_state_directory() {
+    let collector = Loopback::start();
+    let instance = Instance::new(&collector.token());
+    let first = instance.start();
+    collector.wait_for("a report", |world| world.reports.first().map(drop));
+    let mut second = instance.start();
+    assert_eq!(second.child.wait().unwrap().code(), Some(75));
+    assert_eq!(first.stop(), Some(0));
 }

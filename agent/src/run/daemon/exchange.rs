@@ -168,7 +168,7 @@ impl Daemon {
         let Some(link) = self
             .link
             .as_ref()
-            .filter(|_| self.reporting.is_due(now.uptime))
+            .filter(|link| self.reporting.is_due(now.uptime) && !link.has_expired())
         else {
             return;
         };
