@@ -31,10 +31,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Several identity files are replaced in one go; this is how long that takes.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. SIGHUP loads the identity again; a configuration is read at the start alone.
 pub(super) async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut daemon, mut said) = Daemon::start(config)?;
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
@@ -62,6 +63,7 @@ pub(super) async fn run(config: Config) -> Result<(), RunError> {
             Some(question) = questions.recv() => {
                 let _ = question.send(daemon.status());
             }
+            _ = hang_up.recv() => daemon.reload(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

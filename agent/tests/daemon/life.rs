@@ -141,9 +141,13 @@ impl Instance {
 impl Running {
     /// SIGTERM, and the exit code.
     fn stop(mut self) -> Option<i32> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         self.child.wait().unwrap().code()
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
     }
 }
 
@@ -486,6 +490,8 @@ fn systemd_hears_ready_before_the_first_scan_then_the_watchdog_and_the_end() {
     for word in ["READY=1", "STATUS=", "WATCHDOG=1"] {
         hear_until(word);
     }
+    running.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(instance.status()["version"].is_string(), "it goes on");
     let code = running.stop();
     hear_until("STOPPING=1");
     assert_eq!((code, heard[0].trim()), (Some(0), "READY=1"));
