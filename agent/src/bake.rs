@@ -29,8 +29,8 @@ use crate::scan::{Digests, Place, Progress, Read, Reader, Visit, Walk, Wants, mo
 pub use arguments::BakeArguments;
 pub use rules::{ChosenRules, RulesChoice};
 pub use share::Share;
-pub use write::{Baked, bake};
 pub(crate) use write::read_key;
+pub use write::{Baked, bake};
 
 /// Why an image cannot be baked. Nothing is written then.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,9 @@ pub enum BakeError {
         source: io::Error,
     },
     /// What cannot be read cannot be promised.
-    #[error("{count} paths could not be read, the first is {first}: a manifest must hold everything")]
+    #[error(
+        "{count} paths could not be read, the first is {first}: a manifest must hold everything"
+    )]
     Gaps {
         /// How many.
         count: usize,
@@ -71,10 +73,14 @@ pub enum BakeError {
         first: String,
     },
     /// A file system of the image's fstab is not mounted.
-    #[error("{0} is in the image's fstab and not mounted: mount it, or bake with `--filesystem none`")]
+    #[error(
+        "{0} is in the image's fstab and not mounted: mount it, or bake with `--filesystem none`"
+    )]
     FilesystemMissing(TreePath),
     /// No rules are known for what the image is.
-    #[error("there are no rules for {0}: give some with `--rules FILE`, or `--rules none` to allow nothing at all")]
+    #[error(
+        "there are no rules for {0}: give some with `--rules FILE`, or `--rules none` to allow nothing at all"
+    )]
     UnknownDistribution(String),
     /// A rule file that is wrong.
     #[error("read rules")]
@@ -139,7 +145,11 @@ pub(crate) struct Tree<'a> {
 /// Where Driftmark keeps what describes the image.
 const HOME: &[u8] = b"usr/lib/driftmark";
 /// What describes the image and so cannot be described by it, below [`HOME`].
-const SELF_FILES: [&[u8]; 3] = [b"image.manifest", b"image.manifest.sig", b"image.statement.json"];
+const SELF_FILES: [&[u8]; 3] = [
+    b"image.manifest",
+    b"image.manifest.sig",
+    b"image.statement.json",
+];
 
 /// A file's facts as the readers give them.
 struct Gathered {
@@ -150,10 +160,19 @@ struct Gathered {
 
 /// Reads the tree and makes its manifest.
 pub(crate) fn read_tree(tree: Tree<'_>) -> Result<BakedManifest, BakeError> {
-    let root = tree.root.canonicalize().map_err(|source| BakeError::Root { path: tree.root.to_owned(), source })?;
-    let table = mounts::table(&root).map_err(|source| BakeError::Read { path: "/proc/self/mountinfo".into(), source })?;
-    let filesystems = Filesystems::open(&root, &tree.filesystems, &table)
-        .map_err(|source| BakeError::Root { path: root.clone(), source })?;
+    let root = tree.root.canonicalize().map_err(|source| BakeError::Root {
+        path: tree.root.to_owned(),
+        source,
+    })?;
+    let table = mounts::table(&root).map_err(|source| BakeError::Read {
+        path: "/proc/self/mountinfo".into(),
+        source,
+    })?;
+    let filesystems =
+        Filesystems::open(&root, &tree.filesystems, &table).map_err(|source| BakeError::Root {
+            path: root.clone(),
+            source,
+        })?;
     if let Some(missing) = filesystems.missing.first() {
         return Err(BakeError::FilesystemMissing(missing.mount_point.clone()));
     }
@@ -161,7 +180,10 @@ pub(crate) fn read_tree(tree: Tree<'_>) -> Result<BakedManifest, BakeError> {
     let (gathered, gaps) = gather(&tree, &filesystems)?;
     if let Some(first) = gaps.first() {
         let first = format!("{} ({})", first.path, gap_words(first));
-        return Err(BakeError::Gaps { count: gaps.len(), first });
+        return Err(BakeError::Gaps {
+            count: gaps.len(),
+            first,
+        });
     }
     let mut builder = Builder::default();
     for (entry, sha256, modified) in with_links(gathered) {
@@ -172,13 +194,20 @@ pub(crate) fn read_tree(tree: Tree<'_>) -> Result<BakedManifest, BakeError> {
 }
 
 /// Walks on one thread and reads on several; order does not matter, the builder sorts.
-fn gather(tree: &Tree<'_>, filesystems: &Filesystems) -> Result<(Vec<Gathered>, Vec<Gap>), BakeError> {
+fn gather(
+    tree: &Tree<'_>,
+    filesystems: &Filesystems,
+) -> Result<(Vec<Gathered>, Vec<Gap>), BakeError> {
     const QUEUED_FILES: usize = 1024;
     let (jobs, queued) = sync_channel::<(TreePath, Place)>(QUEUED_FILES);
     let queued = Mutex::new(queued);
     let gathered = Mutex::new(Vec::new());
     let gaps = Mutex::new(Vec::new());
-    let seen = Seen { entries: AtomicU64::new(0), bytes: AtomicU64::new(0), progress: tree.progress };
+    let seen = Seen {
+        entries: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        progress: tree.progress,
+    };
     let no_names = |_: &TreePath| false;
     let walked = std::thread::scope(|scope| {
         for _ in 0..tree.threads.max(1) {
@@ -188,10 +217,21 @@ fn gather(tree: &Tree<'_>, filesystems: &Filesystems) -> Result<(Vec<Gathered>, 
                     let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((path, place)) = next else { return };
                     match reader.read(&path, &place, Digests::Both, &Wants::default()) {
-                        Read::Found { found, sha256, stat } => {
+                        Read::Found {
+                            found,
+                            sha256,
+                            stat,
+                        } => {
                             seen.count(found.entry.size());
                             let modified = stat.mtime;
-                            push(&gathered, Gathered { found, sha256, modified });
+                            push(
+                                &gathered,
+                                Gathered {
+                                    found,
+                                    sha256,
+                                    modified,
+                                },
+                            );
                         }
                         Read::Gap(gap) => push(&gaps, gap),
                         Read::Gone | Read::Interrupted => {}
@@ -205,22 +245,41 @@ fn gather(tree: &Tree<'_>, filesystems: &Filesystems) -> Result<(Vec<Gathered>, 
                 return Err(BakeError::Interrupted);
             }
             match visit {
-                Visit::File { path, stat, .. } if is_self(&path) => push(&gathered, self_file(path, Some(&stat))),
-                Visit::File { path, place, .. } => jobs.send((path, place)).map_err(|_| BakeError::Interrupted)?,
+                Visit::File { path, stat, .. } if is_self(&path) => {
+                    push(&gathered, self_file(path, Some(&stat)));
+                }
+                Visit::File { path, place, .. } => jobs
+                    .send((path, place))
+                    .map_err(|_| BakeError::Interrupted)?,
                 Visit::Other { entry, stat, group } => {
                     seen.count(0);
-                    push(&gathered, Gathered { found: Found { group, ..Found::plain(entry) }, sha256: None, modified: stat.mtime });
+                    push(
+                        &gathered,
+                        Gathered {
+                            found: Found {
+                                group,
+                                ..Found::plain(entry)
+                            },
+                            sha256: None,
+                            modified: stat.mtime,
+                        },
+                    );
                 }
                 Visit::Gap(gap) => push(&gaps, gap),
             }
             Ok(())
         })
     });
-    walked?.map_err(|source| BakeError::Root { path: tree.root.to_owned(), source })?;
+    walked?.map_err(|source| BakeError::Root {
+        path: tree.root.to_owned(),
+        source,
+    })?;
     if tree.interrupt.load(Ordering::Relaxed) {
         return Err(BakeError::Interrupted);
     }
-    let mut gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut gathered = gathered
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     add_self_files(&mut gathered);
     let mut gaps = gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
     gaps.sort_by(|a: &Gap, b: &Gap| a.path.cmp(&b.path));
@@ -244,15 +303,24 @@ impl Seen<'_> {
 }
 
 fn push<T>(to: &Mutex<Vec<T>>, value: T) {
-    to.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+    to.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(value);
 }
 
 /// Settles the hard-link groups, now that every name was seen.
-fn with_links(gathered: Vec<Gathered>) -> impl Iterator<Item = (Entry, Option<Sha256>, (i64, u32))> {
+fn with_links(
+    gathered: Vec<Gathered>,
+) -> impl Iterator<Item = (Entry, Option<Sha256>, (i64, u32))> {
     let mut groups = LinkGroups::default();
     let mut baked = Vec::with_capacity(gathered.len());
     let mut facts: BTreeMap<TreePath, (Option<Sha256>, (i64, u32))> = BTreeMap::new();
-    for Gathered { found, sha256, modified } in gathered {
+    for Gathered {
+        found,
+        sha256,
+        modified,
+    } in gathered
+    {
         let path = found.group.map(|_| found.entry.path.clone());
         match groups.hold_or_settle(None, found) {
             Some(settled) => baked.push((settled.found.entry, sha256, modified)),
@@ -269,13 +337,17 @@ fn with_links(gathered: Vec<Gathered>) -> impl Iterator<Item = (Entry, Option<Sh
 }
 
 fn is_self(path: &TreePath) -> bool {
-    path.parent().is_some_and(|parent| parent.as_bytes() == HOME) && SELF_FILES.contains(&path.name())
+    path.parent()
+        .is_some_and(|parent| parent.as_bytes() == HOME)
+        && SELF_FILES.contains(&path.name())
 }
 
 /// The manifest will lie in the image even where it is made outside, so it is an entry in either case.
 fn add_self_files(gathered: &mut Vec<Gathered>) {
     let has = |gathered: &[Gathered], bytes: &[u8]| {
-        gathered.iter().any(|known| known.found.entry.path.as_bytes() == bytes)
+        gathered
+            .iter()
+            .any(|known| known.found.entry.path.as_bytes() == bytes)
     };
     if !has(gathered, HOME) {
         return;
@@ -300,12 +372,20 @@ fn self_file(path: TreePath, stat: Option<&Stat>) -> Gathered {
         flags: FileFlags::NONE,
         links: None,
     };
-    Gathered { found: Found::plain(entry), sha256: None, modified: (0, 0) }
+    Gathered {
+        found: Found::plain(entry),
+        sha256: None,
+        modified: (0, 0),
+    }
 }
 
 fn gap_words(gap: &Gap) -> String {
     let sentence = gap.reason.sentence();
-    if gap.detail.is_empty() { sentence.to_owned() } else { format!("{sentence}: {}", gap.detail) }
+    if gap.detail.is_empty() {
+        sentence.to_owned()
+    } else {
+        format!("{sentence}: {}", gap.detail)
+    }
 }
 
 pub(crate) fn shown(path: &Path) -> String {

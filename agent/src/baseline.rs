@@ -113,7 +113,10 @@ impl Baseline {
         let envelope = read_envelope(&paths.signature)?;
         let manifest = open_unverified(&paths.manifest)?
             .verify(&envelope, &trusted)
-            .map_err(|source| BaselineError::Manifest { path: paths.manifest.clone(), source })?;
+            .map_err(|source| BaselineError::Manifest {
+                path: paths.manifest.clone(),
+                source,
+            })?;
         Ok(Baseline { manifest })
     }
 
@@ -131,7 +134,10 @@ impl Baseline {
     /// When it was built, seconds since 1970: no certificate is checked by a clock that is before this.
     pub fn build_time(&self) -> Option<i64> {
         let text = self.manifest.provenance().build_time.as_ref()?;
-        text.as_str().parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+        text.as_str()
+            .parse::<jiff::Timestamp>()
+            .ok()
+            .map(jiff::Timestamp::as_second)
     }
 }
 
@@ -140,9 +146,14 @@ impl Baseline {
 /// # Errors
 /// A file that cannot be read, or that is no manifest.
 pub fn open_unverified(path: &Path) -> Result<UnverifiedManifest<ManifestFile>, BaselineError> {
-    let file = File::open(path).map_err(|source| BaselineError::Read { path: path.to_owned(), source })?;
-    UnverifiedManifest::open(ManifestFile(file))
-        .map_err(|source| BaselineError::Manifest { path: path.to_owned(), source })
+    let file = File::open(path).map_err(|source| BaselineError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    UnverifiedManifest::open(ManifestFile(file)).map_err(|source| BaselineError::Manifest {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads a signature file.
@@ -151,7 +162,10 @@ pub fn open_unverified(path: &Path) -> Result<UnverifiedManifest<ManifestFile>, 
 /// A file that cannot be read, or that is no DSSE envelope.
 pub fn read_envelope(path: &Path) -> Result<Envelope, BaselineError> {
     let bytes = read_small(path)?;
-    Envelope::from_json(&bytes).map_err(|source| BaselineError::Signature { path: path.to_owned(), source })
+    Envelope::from_json(&bytes).map_err(|source| BaselineError::Signature {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads the public keys of files and directories.
@@ -164,15 +178,23 @@ pub fn trusted_keys(paths: &[PathBuf]) -> Result<Vec<TrustedKey>, BaselineError>
         for file in key_files(path)? {
             refuse_world_writable(&file)?;
             let text = read_small(&file)?;
-            let found = TrustedKey::all_from_pem(&text).map_err(|source| BaselineError::Key { path: file, source })?;
+            let found = TrustedKey::all_from_pem(&text)
+                .map_err(|source| BaselineError::Key { path: file, source })?;
             keys.extend(found);
         }
     }
-    if keys.is_empty() { Err(BaselineError::NoKeys(paths.to_vec())) } else { Ok(keys) }
+    if keys.is_empty() {
+        Err(BaselineError::NoKeys(paths.to_vec()))
+    } else {
+        Ok(keys)
+    }
 }
 
 fn key_files(path: &Path) -> Result<Vec<PathBuf>, BaselineError> {
-    let failed = |source| BaselineError::Read { path: path.to_owned(), source };
+    let failed = |source| BaselineError::Read {
+        path: path.to_owned(),
+        source,
+    };
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             refuse_world_writable(path)?;
@@ -193,8 +215,10 @@ fn key_files(path: &Path) -> Result<Vec<PathBuf>, BaselineError> {
 }
 
 fn refuse_world_writable(path: &Path) -> Result<(), BaselineError> {
-    let metadata =
-        std::fs::metadata(path).map_err(|source| BaselineError::Read { path: path.to_owned(), source })?;
+    let metadata = std::fs::metadata(path).map_err(|source| BaselineError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     if metadata.permissions().mode() & 0o002 != 0 {
         return Err(BaselineError::WorldWritable(path.to_owned()));
     }
@@ -203,10 +227,15 @@ fn refuse_world_writable(path: &Path) -> Result<(), BaselineError> {
 
 fn read_small(path: &Path) -> Result<Vec<u8>, BaselineError> {
     use std::io::Read as _;
-    let failed = |source| BaselineError::Read { path: path.to_owned(), source };
+    let failed = |source| BaselineError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_SMALL_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_SMALL_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
         return Err(failed(io::ErrorKind::FileTooLarge.into()));
     }

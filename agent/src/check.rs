@@ -13,8 +13,8 @@ use drift::compare::Finding;
 use drift::coverage::Gap;
 
 use crate::baseline::{Baseline, BaselineError, BaselinePaths};
-use crate::scan::{Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
 use crate::durable;
+use crate::scan::{Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
 
 pub use lines::{DriftLine, GapLine};
 pub use text::Style;
@@ -52,7 +52,12 @@ pub struct CheckArguments {
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
     /// Where an earlier check is remembered.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/driftmark", hide = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/driftmark",
+        hide = true
+    )]
     pub state: PathBuf,
 }
 
@@ -120,13 +125,21 @@ pub fn check(
 ) -> Result<Outcome, CheckError> {
     let baseline = Baseline::open(&paths(arguments))?;
     let memory = memory_path(arguments, &baseline);
-    let mut verified = if arguments.quick { remembered(&memory) } else { Verified::default() };
+    let mut verified = if arguments.quick {
+        remembered(&memory)
+    } else {
+        Verified::default()
+    };
     let mut drifts = BTreeMap::new();
     let mut gaps: Vec<Gap> = Vec::new();
     let request = ScanRequest {
         baseline: &baseline,
         root: &arguments.root,
-        pass: if arguments.quick { Pass::Quick } else { Pass::Full },
+        pass: if arguments.quick {
+            Pass::Quick
+        } else {
+            Pass::Full
+        },
         threads: arguments.threads.unwrap_or_else(crate::threads),
         verified: &mut verified,
         held_length: &|_| None,
@@ -135,20 +148,39 @@ pub fn check(
     };
     let summary = scan(request, &mut |finding| match finding {
         Finding::Drift(difference) => {
-            drifts.insert((difference.drift.path.clone(), difference.drift.kind.clone()), *difference);
+            drifts.insert(
+                (difference.drift.path.clone(), difference.drift.kind.clone()),
+                *difference,
+            );
         }
         Finding::Gap(gap) => gaps.push(gap),
         Finding::Held(_) => {}
     })
-    .map_err(|source| CheckError::Scan { root: arguments.root.clone(), source })?;
+    .map_err(|source| CheckError::Scan {
+        root: arguments.root.clone(),
+        source,
+    })?;
     remember(&memory, &verified);
     gaps.sort_by(|a, b| a.path.cmp(&b.path));
-    let drifts: Vec<DriftLine> = drifts.into_values().map(|difference| DriftLine::new(difference, &baseline)).collect();
+    let drifts: Vec<DriftLine> = drifts
+        .into_values()
+        .map(|difference| DriftLine::new(difference, &baseline))
+        .collect();
     let outcome = Outcome::of(&summary);
     let printed = if arguments.json {
         lines::print(out, &drifts, &gaps, &summary, &baseline)
     } else {
-        text::print(out, style, &text::Result { drifts: &drifts, gaps: &gaps, summary: &summary, image: &baseline.image(), outcome })
+        text::print(
+            out,
+            style,
+            &text::Result {
+                drifts: &drifts,
+                gaps: &gaps,
+                summary: &summary,
+                image: &baseline.image(),
+                outcome,
+            },
+        )
     };
     printed.map_err(CheckError::Output)?;
     Ok(outcome)
@@ -170,20 +202,32 @@ fn paths(arguments: &CheckArguments) -> BaselinePaths {
 
 /// One memory for each manifest and root.
 fn memory_path(arguments: &CheckArguments, baseline: &Baseline) -> PathBuf {
-    let root = arguments.root.canonicalize().unwrap_or_else(|_| arguments.root.clone());
+    let root = arguments
+        .root
+        .canonicalize()
+        .unwrap_or_else(|_| arguments.root.clone());
     let root = drift::Blake3::of(root.as_os_str().as_encoded_bytes()).to_string();
-    let name = format!("{}-{}.json", baseline.manifest.identity().blake3, &root[..16]);
+    let name = format!(
+        "{}-{}.json",
+        baseline.manifest.identity().blake3,
+        &root[..16]
+    );
     arguments.state.join("verified").join(name)
 }
 
 /// What an earlier check verified; nothing if it cannot be read, which only means more work.
 fn remembered(path: &Path) -> Verified {
-    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    std::fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// Remembers for a later quick check, where there is a place to.
 fn remember(path: &Path, verified: &Verified) {
-    let Some(directory) = path.parent() else { return };
+    let Some(directory) = path.parent() else {
+        return;
+    };
     let is_there = std::fs::create_dir_all(directory).is_ok();
     if is_there && !verified.is_empty() {
         let bytes = serde_json::to_vec(verified).expect("plain numbers");

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::baseline::{Baseline, BaselinePaths};
 use crate::bake::{self, BakeArguments, Baked};
+use crate::baseline::{Baseline, BaselinePaths};
 use crate::check::{self, CheckArguments, Style};
 use crate::diff::{self, DiffArguments};
 use crate::enrol::{self, EnrollArguments};
@@ -28,9 +28,14 @@ use progress::Bar;
 /// The agent bakes an image's signed manifest, checks a tree against it, and, as a daemon, reports what drifted to a
 /// collector.
 #[derive(Debug, Parser)]
-#[command(name = "driftmark-agent", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "driftmark-agent",
+    version,
+    max_term_width = 100,
+    after_help = "\
 An image pipeline runs `keygen` once and `bake` as its last step; an instance runs `run`.
-`driftmark-agent COMMAND --help` has examples. See also driftmark-agent(8).")]
+`driftmark-agent COMMAND --help` has examples. See also driftmark-agent(8)."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,7 +49,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         output: PathBuf,
     },
-    Bake(BakeArguments),
+    Bake(Box<BakeArguments>),
     Sign(SignArguments),
     Check(CheckArguments),
     Inspect(InspectArguments),
@@ -104,9 +109,9 @@ pub fn run() -> ExitCode {
         Command::Bake(arguments) => run_bake(&arguments),
         Command::Sign(arguments) => run_sign(&arguments),
         Command::Check(arguments) => run_check(&arguments),
-        Command::Inspect(arguments) => {
-            inspect::inspect(&arguments, &mut standard_output()).map(|()| ExitCode::SUCCESS).map_err(Exit::from)
-        }
+        Command::Inspect(arguments) => inspect::inspect(&arguments, &mut standard_output())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Exit::from),
         Command::Diff(arguments) => diff::diff(&arguments, &mut standard_output())
             .map(|count| ExitCode::from(u8::from(count > 0)))
             .map_err(Exit::from),
@@ -115,7 +120,12 @@ pub fn run() -> ExitCode {
         Command::Status { json, socket } => return status::show(json, &socket),
         Command::CheckConfig { file } => return config::check(file.as_deref()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "driftmark-agent", &mut io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "driftmark-agent",
+                &mut io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     };
@@ -124,14 +134,21 @@ pub fn run() -> ExitCode {
 
 fn run_keygen(output: &std::path::Path) -> Result<ExitCode, Exit> {
     let pair = keygen::keygen(output)?;
-    println!("private key  {}  keep it with the pipeline, never in an image", bake::shown(&pair.private));
-    println!("public key   {}  into images (/usr/lib/driftmark/trust.d) and to the collector", bake::shown(&pair.public));
+    println!(
+        "private key  {}  keep it with the pipeline, never in an image",
+        bake::shown(&pair.private)
+    );
+    println!(
+        "public key   {}  into images (/usr/lib/driftmark/trust.d) and to the collector",
+        bake::shown(&pair.public)
+    );
     println!("key id       {}", pair.id);
     Ok(ExitCode::SUCCESS)
 }
 
 fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
-    let interrupt = interrupt::flag().map_err(|error| Exit::from_io("listen for signals", error))?;
+    let interrupt =
+        interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
     let bar = Bar::new("baking", None);
     let baked = bake::bake(arguments, &interrupt, &|progress| bar.show(progress));
     bar.finish();
@@ -158,10 +175,19 @@ fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
     let sources = &baked.rules.built.sources;
     match &baked.rules.files[..] {
         [] => writeln!(out, "rules      none: nothing may change")?,
-        files => writeln!(out, "rules      {} from {}", sources.len(), files.join(", "))?,
+        files => writeln!(
+            out,
+            "rules      {} from {}",
+            sources.len(),
+            files.join(", ")
+        )?,
     }
     for (source, matched) in sources.iter().zip(&baked.share.matched) {
-        let reason = source.reason.as_deref().map(|reason| format!("  # {reason}")).unwrap_or_default();
+        let reason = source
+            .reason
+            .as_deref()
+            .map(|reason| format!("  # {reason}"))
+            .unwrap_or_default();
         writeln!(out, "{matched:>9}  {}{reason}", source.rule)?;
     }
     for note in &baked.rules.built.notes {
@@ -177,13 +203,25 @@ fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
             share.executables.percent()
         )?;
     }
-    writeln!(out, "manifest   {} entries in {}", baked.entry_count, crate::size(baked.manifest_bytes))?;
+    writeln!(
+        out,
+        "manifest   {} entries in {}",
+        baked.entry_count,
+        crate::size(baked.manifest_bytes)
+    )?;
     writeln!(out, "identity   sha256 {}", baked.identity.sha256)?;
     for path in &baked.written {
         writeln!(out, "written    {}", bake::shown(path))?;
     }
-    if baked.written.iter().any(|path| path.ends_with("image.statement.json")) {
-        writeln!(out, "It is not signed yet: `driftmark-agent sign --help` says how.")?;
+    if baked
+        .written
+        .iter()
+        .any(|path| path.ends_with("image.statement.json"))
+    {
+        writeln!(
+            out,
+            "It is not signed yet: `driftmark-agent sign --help` says how."
+        )?;
     }
     out.flush()?;
     Ok(())
@@ -197,11 +235,22 @@ fn run_sign(arguments: &SignArguments) -> Result<ExitCode, Exit> {
 }
 
 fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
-    let interrupt = interrupt::flag().map_err(|error| Exit::from_io("listen for signals", error))?;
+    let interrupt =
+        interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let style = if colours { Style::Coloured } else { Style::Plain };
+    let style = if colours {
+        Style::Coloured
+    } else {
+        Style::Plain
+    };
     let bar = Bar::new("checking", None);
-    let outcome = check::check(arguments, &mut standard_output(), style, &interrupt, &|progress| bar.show(progress));
+    let outcome = check::check(
+        arguments,
+        &mut standard_output(),
+        style,
+        &interrupt,
+        &|progress| bar.show(progress),
+    );
     bar.finish();
     Ok(ExitCode::from(outcome?.exit_code()))
 }
@@ -217,7 +266,11 @@ fn run_enroll(flags: EnrollFlags) -> Result<ExitCode, Exit> {
         image: baseline.as_ref().map(Baseline::image),
         build_time: baseline.as_ref().and_then(Baseline::build_time),
     })?;
-    println!("enrolled as {} in fleet {}", enrolled.instance, drift::escape(enrolled.fleet.as_bytes()));
+    println!(
+        "enrolled as {} in fleet {}",
+        enrolled.instance,
+        drift::escape(enrolled.fleet.as_bytes())
+    );
     Ok(ExitCode::SUCCESS)
 }
 

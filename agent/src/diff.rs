@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use drift::class::classify;
+use drift::compare::CompareError;
 use drift::compare::{Difference, Merge};
 use drift::entry::{AttributeSet, Entry, Shown};
 use drift::finding::{Drift, DriftKind};
-use drift::compare::CompareError;
 
 use crate::baseline::{BaselineError, open_unverified};
 
@@ -67,7 +67,9 @@ pub fn diff(arguments: &DiffArguments, out: &mut dyn Write) -> Result<u64, DiffE
         }
         print(met.map(|met| met.entry), Some(entry))?;
     }
-    merge.finish(&mut |missing| removed.push(missing)).map_err(CompareError::from)?;
+    merge
+        .finish(&mut |missing| removed.push(missing))
+        .map_err(CompareError::from)?;
     for missing in removed.drain(..) {
         print(Some(missing), None)?;
     }
@@ -94,13 +96,23 @@ fn difference(expected: Option<Entry>, found: Option<Entry>) -> Option<Differenc
         detail: None,
         class: class.class,
         severity: class.severity,
-        technique: class.techniques.iter().map(|&technique| technique.to_owned()).collect(),
+        technique: class
+            .techniques
+            .iter()
+            .map(|&technique| technique.to_owned())
+            .collect(),
     };
-    Some(Difference { drift, expected, found })
+    Some(Difference {
+        drift,
+        expected,
+        found,
+    })
 }
 
 fn print_one(difference: &Difference, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let Difference { drift, expected, .. } = difference;
+    let Difference {
+        drift, expected, ..
+    } = difference;
     if json {
         let mut line = serde_json::to_value(drift)?;
         line["expected"] = serde_json::to_value(expected.as_ref().map(Shown::from))?;
@@ -111,6 +123,10 @@ fn print_one(difference: &Difference, json: bool, out: &mut dyn Write) -> io::Re
         Ordering::Equal => '-',
         Ordering::Greater => '~',
     };
-    let words: Vec<&str> = drift.changed.iter().map(drift::entry::Attribute::word).collect();
+    let words: Vec<&str> = drift
+        .changed
+        .iter()
+        .map(drift::entry::Attribute::word)
+        .collect();
     writeln!(out, "{sign} {}  {}", drift.path, words.join(" "))
 }

@@ -10,7 +10,10 @@ use std::path::Path;
 /// # Errors
 /// Whatever creating, writing, syncing or renaming gives; the old file is untouched then.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
@@ -25,7 +28,12 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
     // The mode above is masked by the umask, and an old file keeps its own.
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
     file.write_all(bytes)?;

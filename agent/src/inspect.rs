@@ -56,7 +56,8 @@ pub fn inspect(arguments: &InspectArguments, out: &mut dyn Write) -> Result<(), 
     match &arguments.path {
         Some(path) => {
             let text = path.as_os_str().as_encoded_bytes();
-            let path = TreePath::new(text).map_err(|error| InspectError::Path(drift::escape(text), error))?;
+            let path = TreePath::new(text)
+                .map_err(|error| InspectError::Path(drift::escape(text), error))?;
             print_entry(&manifest, &path, arguments, out)?;
         }
         None if !arguments.json && !arguments.mtree => print_header(&manifest, out)?,
@@ -96,7 +97,9 @@ fn print_entry(
     arguments: &InspectArguments,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
-    let entry = manifest.lookup(path)?.ok_or_else(|| InspectError::NotFound(path.clone()))?;
+    let entry = manifest
+        .lookup(path)?
+        .ok_or_else(|| InspectError::NotFound(path.clone()))?;
     let origin = manifest.origin(path)?.unwrap_or_default();
     let text = match (arguments.mtree, arguments.json) {
         (true, _) => Mtree::line(&entry, &origin),
@@ -113,8 +116,14 @@ fn entry_text(
     origin: &drift::manifest::Origin,
 ) -> String {
     let shown = drift::entry::Shown::from(entry);
-    let mut lines = vec![format!("path     {}", entry.path), format!("kind     {}", shown.kind)];
-    lines.push(format!("mode     {}  uid {}  gid {}", shown.mode, shown.uid, shown.gid));
+    let mut lines = vec![
+        format!("path     {}", entry.path),
+        format!("kind     {}", shown.kind),
+    ];
+    lines.push(format!(
+        "mode     {}  uid {}  gid {}",
+        shown.mode, shown.uid, shown.gid
+    ));
     let mut line = |word: &str, value: Option<String>| {
         if let Some(value) = value {
             lines.push(format!("{word:<8} {value}"));
@@ -125,18 +134,44 @@ fn entry_text(
     line("sha256", origin.sha256.map(|digest| digest.to_string()));
     line("target", shown.target);
     line("device", shown.device);
-    line("flags", (!shown.flags.is_none()).then(|| shown.flags.letters()));
-    line("links", shown.links.map(|links| format!("{} and {} names outside the tree", links.least, links.outside)));
+    line(
+        "flags",
+        (!shown.flags.is_none()).then(|| shown.flags.letters()),
+    );
+    line(
+        "links",
+        shown.links.map(|links| {
+            format!(
+                "{} and {} names outside the tree",
+                links.least, links.outside
+            )
+        }),
+    );
     for (name, value) in shown.xattr {
         line("xattr", Some(format!("{name} = {value}")));
     }
-    line("package", origin.package.as_ref().map(|package| drift::escape(package.to_string().as_bytes())));
-    let rule = manifest.rules().first_match(&entry.path).map(|(_, rule)| rule.to_string());
-    line("rule", Some(rule.unwrap_or_else(|| "none: nothing of it may change".to_owned())));
+    line(
+        "package",
+        origin
+            .package
+            .as_ref()
+            .map(|package| drift::escape(package.to_string().as_bytes())),
+    );
+    let rule = manifest
+        .rules()
+        .first_match(&entry.path)
+        .map(|(_, rule)| rule.to_string());
+    line(
+        "rule",
+        Some(rule.unwrap_or_else(|| "none: nothing of it may change".to_owned())),
+    );
     lines.join("\n")
 }
 
-fn print_header(manifest: &UnverifiedManifest<ManifestFile>, out: &mut dyn Write) -> io::Result<()> {
+fn print_header(
+    manifest: &UnverifiedManifest<ManifestFile>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let header = manifest.header();
     let identity = manifest.identity();
     writeln!(out, "identity  sha256 {}", identity.sha256)?;
@@ -149,7 +184,12 @@ fn print_header(manifest: &UnverifiedManifest<ManifestFile>, out: &mut dyn Write
         crate::size(header.content_bytes)
     )?;
     for filesystem in &header.filesystems {
-        writeln!(out, "mounted   {} ({})", filesystem.mount_point, drift::escape(filesystem.kind.as_bytes()))?;
+        writeln!(
+            out,
+            "mounted   {} ({})",
+            filesystem.mount_point,
+            drift::escape(filesystem.kind.as_bytes())
+        )?;
     }
     for attribute in header.not_held.iter() {
         writeln!(out, "not held  {}", attribute.word())?;
@@ -157,5 +197,8 @@ fn print_header(manifest: &UnverifiedManifest<ManifestFile>, out: &mut dyn Write
     for rule in header.rules.as_slice() {
         writeln!(out, "rule      {rule}")?;
     }
-    writeln!(out, "The signature was not checked here. `--json` or `--mtree` prints every entry.")
+    writeln!(
+        out,
+        "The signature was not checked here. `--json` or `--mtree` prints every entry."
+    )
 }

@@ -15,13 +15,15 @@ pub fn flag() -> io::Result<Arc<AtomicBool>> {
     signals.thread_block()?;
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.wait().is_ok() {
-            set.store(true, Ordering::Relaxed);
-            // A second one ends the program at once.
-            let _ = signals.wait();
-            std::process::exit(130);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if signals.wait().is_ok() {
+                set.store(true, Ordering::Relaxed);
+                // A second one ends the program at once.
+                let _ = signals.wait();
+                std::process::exit(130);
+            }
+        })?;
     Ok(flag)
 }

@@ -52,9 +52,14 @@ pub fn keygen(directory: &Path) -> Result<KeyPair, KeygenError> {
         let path = path.to_owned();
         move |source| KeygenError::Write { path, source }
     };
-    let (key, pem) = SigningKey::generate(&ring::rand::SystemRandom::new()).map_err(KeygenError::Generate)?;
+    let (key, pem) =
+        SigningKey::generate(&ring::rand::SystemRandom::new()).map_err(KeygenError::Generate)?;
     std::fs::create_dir_all(directory).map_err(failed(directory))?;
     durable::write(&private, pem.as_bytes(), 0o600).map_err(failed(&private))?;
     durable::write(&public, key.public().to_pem().as_bytes(), 0o644).map_err(failed(&public))?;
-    Ok(KeyPair { id: key.public().id(), private, public })
+    Ok(KeyPair {
+        id: key.public().id(),
+        private,
+        public,
+    })
 }

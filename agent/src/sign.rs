@@ -79,7 +79,10 @@ pub enum SignError {
     #[error("sign the statement")]
     Sign(#[source] drift::key::NoRandomness),
     /// The signature is not by the key.
-    #[error("attach the signature {}: it must be over exactly what `--pae` prints", crate::bake::shown(path))]
+    #[error(
+        "attach the signature {}: it must be over exactly what `--pae` prints",
+        crate::bake::shown(path)
+    )]
     Attach {
         /// Its file.
         path: PathBuf,
@@ -106,12 +109,21 @@ pub fn sign(arguments: &SignArguments, out: &mut dyn Write) -> Result<Option<Pat
         (None, Some(signature)) => attach(envelope, signature, arguments.public.as_deref())?,
         (None, None) => {
             let written = out.write_all(&envelope.pae()).and_then(|()| out.flush());
-            written.map_err(|source| SignError::File { verb: "write", path: "standard output".into(), source })?;
+            written.map_err(|source| SignError::File {
+                verb: "write",
+                path: "standard output".into(),
+                source,
+            })?;
             return Ok(None);
         }
     };
-    durable::write(&signature_path, &envelope.to_json(), 0o644)
-        .map_err(|source| SignError::File { verb: "write", path: signature_path.clone(), source })?;
+    durable::write(&signature_path, &envelope.to_json(), 0o644).map_err(|source| {
+        SignError::File {
+            verb: "write",
+            path: signature_path.clone(),
+            source,
+        }
+    })?;
     Ok(Some(signature_path))
 }
 
@@ -120,12 +132,19 @@ fn pending(statement: &Path, signature: &Path, identity: Identity) -> Result<Env
     let (path, envelope) = if signature.exists() {
         (signature, baseline::read_envelope(signature)?)
     } else {
-        let bytes = std::fs::read(statement)
-            .map_err(|source| SignError::File { verb: "read", path: statement.to_owned(), source })?;
+        let bytes = std::fs::read(statement).map_err(|source| SignError::File {
+            verb: "read",
+            path: statement.to_owned(),
+            source,
+        })?;
         (statement, Envelope::unsigned(bytes))
     };
-    let read = Statement::from_json(envelope.unverified_statement())
-        .map_err(|source| SignError::Statement { path: path.to_owned(), source })?;
+    let read = Statement::from_json(envelope.unverified_statement()).map_err(|source| {
+        SignError::Statement {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
     if read.subject.digest.sha256 == identity.sha256 && read.provenance().is_some() {
         Ok(envelope)
     } else {
@@ -135,14 +154,26 @@ fn pending(statement: &Path, signature: &Path, identity: Identity) -> Result<Env
 
 fn add_own(mut envelope: Envelope, key: &Path) -> Result<Envelope, SignError> {
     let key = read_key(key).map_err(SignError::Key)?;
-    envelope.add(&key, &ring::rand::SystemRandom::new()).map_err(SignError::Sign)?;
+    envelope
+        .add(&key, &ring::rand::SystemRandom::new())
+        .map_err(SignError::Sign)?;
     Ok(envelope)
 }
 
-fn attach(mut envelope: Envelope, path: &Path, public: Option<&Path>) -> Result<Envelope, SignError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| SignError::File { verb: "read", path: path.to_owned(), source })?;
-    let trust = public.map_or_else(|| baseline::BaselinePaths::default().trust, |public| vec![public.to_owned()]);
+fn attach(
+    mut envelope: Envelope,
+    path: &Path,
+    public: Option<&Path>,
+) -> Result<Envelope, SignError> {
+    let bytes = std::fs::read(path).map_err(|source| SignError::File {
+        verb: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let trust = public.map_or_else(
+        || baseline::BaselinePaths::default().trust,
+        |public| vec![public.to_owned()],
+    );
     let mut outcome = Err(SignatureError::Untrusted);
     for key in trusted_keys(&trust)? {
         outcome = envelope.attach(&bytes, &key);
@@ -150,6 +181,9 @@ fn attach(mut envelope: Envelope, path: &Path, public: Option<&Path>) -> Result<
             break;
         }
     }
-    outcome.map_err(|source| SignError::Attach { path: path.to_owned(), source })?;
+    outcome.map_err(|source| SignError::Attach {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(envelope)
 }

@@ -50,7 +50,10 @@ pub fn read_and_hash(files: &[PathBuf], threads: usize) -> io::Result<(u64, Dura
                 })
             })
             .collect();
-        workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).sum::<io::Result<u64>>()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a worker does not panic"))
+            .sum::<io::Result<u64>>()
     })?;
     Ok((bytes, started.elapsed()))
 }

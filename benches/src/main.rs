@@ -13,26 +13,60 @@ use driftmark_benches::table::{Row, markdown, run};
 const RUNS: usize = 5;
 
 fn main() -> Result<()> {
-    let root = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("/usr"), PathBuf::from);
+    let root = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| PathBuf::from("/usr"), PathBuf::from);
     let agent = build_agent()?;
     let work = tempfile::tempdir().context("make a directory")?;
     let at = |name: &str| work.path().join(name).to_string_lossy().into_owned();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let root_text = root.to_string_lossy().into_owned();
     let run_quiet = |arguments: &[&str]| -> Result<()> {
-        let status = Command::new(&agent).args(arguments).stdout(std::process::Stdio::null()).status()?;
+        let status = Command::new(&agent)
+            .args(arguments)
+            .stdout(std::process::Stdio::null())
+            .status()?;
         ensure!(status.success(), "{arguments:?}: {status}");
         Ok(())
     };
     run_quiet(&["keygen", "--output", &at("keys")])?;
 
-    let (key, public, manifest) = (at("keys/driftmark.key"), at("keys/driftmark.pub"), at("out/image.manifest"));
+    let (key, public, manifest) = (
+        at("keys/driftmark.key"),
+        at("keys/driftmark.pub"),
+        at("out/image.manifest"),
+    );
     let (out, state) = (at("out"), at("state"));
     let bake = [
-        "bake", "--root", &root_text, "--name", "bench", "--version", "1", "--rules", "none", "--filesystem", "none",
-        "--key", &key, "--output", &out, "--json",
+        "bake",
+        "--root",
+        &root_text,
+        "--name",
+        "bench",
+        "--version",
+        "1",
+        "--rules",
+        "none",
+        "--filesystem",
+        "none",
+        "--key",
+        &key,
+        "--output",
+        &out,
+        "--json",
     ];
-    let check = ["check", "--root", &root_text, "--manifest", &manifest, "--trust", &public, "--state", &state, "--json"];
+    let check = [
+        "check",
+        "--root",
+        &root_text,
+        "--manifest",
+        &manifest,
+        "--trust",
+        &public,
+        "--state",
+        &state,
+        "--json",
+    ];
     let quick: Vec<&str> = check.iter().copied().chain(["--quick"]).collect();
     // Once unmeasured, so that everything is in the page cache for everyone.
     let files = ceiling::files(&root).context("list the files")?;
@@ -44,7 +78,13 @@ fn main() -> Result<()> {
     for _ in 0..RUNS {
         let (bytes, wall) = ceiling::read_and_hash(&files, threads)?;
         let what = format!("ceiling: read and BLAKE3, {threads} threads, nothing else");
-        rows[0].push(Row { what, wall, entries: files.len() as u64, bytes, peak_kib: None });
+        rows[0].push(Row {
+            what,
+            wall,
+            entries: files.len() as u64,
+            bytes,
+            peak_kib: None,
+        });
         let mut baked = run("`bake`, both digests", &agent, &bake)?;
         baked.bytes = bytes;
         rows[1].push(baked);
@@ -72,20 +112,39 @@ fn main() -> Result<()> {
 fn build_agent() -> Result<PathBuf> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--quiet", "--profile", "agent", "-p", "driftmark-agent"])
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--profile",
+            "agent",
+            "-p",
+            "driftmark-agent",
+        ])
         .current_dir(&top)
         .status()
         .context("build the agent")?;
     ensure!(status.success(), "the agent does not build");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
-    target.join("agent/driftmark-agent").canonicalize().context("find the agent")
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
+    target
+        .join("agent/driftmark-agent")
+        .canonicalize()
+        .context("find the agent")
 }
 
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    format!("{cores} cores{}, Linux {}", model.replacen("\t:", ",", 1).trim_end(), kernel.split('-').next().unwrap_or_default())
+    format!(
+        "{cores} cores{}, Linux {}",
+        model.replacen("\t:", ",", 1).trim_end(),
+        kernel.split('-').next().unwrap_or_default()
+    )
 }

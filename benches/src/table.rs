@@ -39,11 +39,20 @@ impl Row {
 /// It did not end with 0.
 pub fn run(what: &str, program: &Path, arguments: &[&str]) -> Result<Row> {
     let started = Instant::now();
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("start {what}"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("start {what}"))?;
     let wall = started.elapsed();
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{what}: {:?}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).context("read the last line")?;
+    ensure!(
+        output.status.success(),
+        "{what}: {:?}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+        .context("read the last line")?;
     let summary = last.get("summary").unwrap_or(&last);
     let number = |key: &str| summary[key].as_u64();
     Ok(Row {
@@ -57,10 +66,15 @@ pub fn run(what: &str, program: &Path, arguments: &[&str]) -> Result<Row> {
 
 /// The rows as a Markdown table, each against the first.
 pub fn markdown(rows: &[Row]) -> String {
-    let mut text = String::from("| what | wall | paths | content | peak memory | time against the ceiling |\n|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| what | wall | paths | content | peak memory | time against the ceiling |\n|---|---|---|---|---|---|\n",
+    );
     let ceiling = rows.first().map_or(1.0, |row| row.wall.as_secs_f64());
     for row in rows {
-        let peak = row.peak_kib.map_or_else(|| "—".to_owned(), |kib| format!("{:.1} MiB", kib as f64 / 1024.0));
+        let peak = row.peak_kib.map_or_else(
+            || "—".to_owned(),
+            |kib| format!("{:.1} MiB", kib as f64 / 1024.0),
+        );
         text.push_str(&format!(
             "| {} | {:.2} s | {} | {:.2} GiB | {peak} | {:.2} × |\n",
             row.what,

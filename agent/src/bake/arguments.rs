@@ -33,7 +33,11 @@ pub struct BakeArguments {
     #[arg(long = "rules", value_name = "FILE|none")]
     pub rules: Vec<PathBuf>,
     /// Which build of the version this is.
-    #[arg(long, value_name = "NAME", help = "Which build of the version this is [default: the architecture]")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "Which build of the version this is [default: the architecture]"
+    )]
     pub build: Option<String>,
     /// The revision of the source that the image was built from.
     #[arg(long, value_name = "REVISION")]

@@ -20,12 +20,17 @@ const MERGED: [&[u8]; 6] = [b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libx3
 
 /// Reads the databases of the tree at `root`.
 pub(super) fn owners(root: &Path) -> Result<Owners, BakeError> {
-    let failed = |source| BakeError::Read { path: root.join("var/lib/dpkg"), source };
-    let top = Tree::open(root).and_then(|tree| tree.root()).map_err(failed)?;
+    let failed = |source| BakeError::Read {
+        path: root.join("var/lib/dpkg"),
+        source,
+    };
+    let top = Tree::open(root)
+        .and_then(|tree| tree.root())
+        .map_err(failed)?;
     let aliases = aliases(&top);
     let mut owners = Owners::new();
     if let Some(database) = open_below(&top, &[b"var", b"lib", b"dpkg"]) {
-        dpkg(database, &aliases, &mut owners).map_err(failed)?;
+        dpkg(&database, &aliases, &mut owners).map_err(failed)?;
     }
     if let Some(database) = open_below(&top, &[b"lib", b"apk", b"db"]) {
         apk(&database, &aliases, &mut owners).map_err(failed)?;
@@ -58,15 +63,21 @@ fn open_below(top: &Dir, names: &[&[u8]]) -> Option<Dir> {
 
 fn read(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    dir.open_file(name)?.take(MAX_DATABASE_BYTES).read_to_end(&mut bytes)?;
+    dir.open_file(name)?
+        .take(MAX_DATABASE_BYTES)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 fn own(path: &[u8], package: &Package, aliases: &[(Vec<u8>, Vec<u8>)], owners: &mut Owners) {
-    let Ok(mut path) = TreePath::new(path) else { return };
+    let Ok(mut path) = TreePath::new(path) else {
+        return;
+    };
     for (alias, target) in aliases {
         let bytes = path.as_bytes();
-        if let Some(rest) = bytes.strip_prefix(&alias[..]).filter(|rest| rest.first() == Some(&b'/'))
+        if let Some(rest) = bytes
+            .strip_prefix(&alias[..])
+            .filter(|rest| rest.first() == Some(&b'/'))
             && let Ok(led) = TreePath::new(&[target, rest].concat())
         {
             path = led;
@@ -78,22 +89,31 @@ fn own(path: &[u8], package: &Package, aliases: &[(Vec<u8>, Vec<u8>)], owners: &
 }
 
 /// `status` has the versions, `info/NAME.list` the paths.
-fn dpkg(database: Dir, aliases: &[(Vec<u8>, Vec<u8>)], owners: &mut Owners) -> io::Result<()> {
-    let versions = match read(&database, b"status") {
+fn dpkg(database: &Dir, aliases: &[(Vec<u8>, Vec<u8>)], owners: &mut Owners) -> io::Result<()> {
+    let versions = match read(database, b"status") {
         Ok(status) => dpkg_versions(&status),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let Ok(mut info) = database.open_dir(&b"info"[..]) else { return Ok(()) };
+    let Ok(mut info) = database.open_dir(&b"info"[..]) else {
+        return Ok(());
+    };
     let mut names = Names::new();
     info.names(&mut names)?;
     names.sort();
     for listed in names.iter() {
-        let Some(name) = listed.name.to_bytes().strip_suffix(b".list") else { continue };
+        let Some(name) = listed.name.to_bytes().strip_suffix(b".list") else {
+            continue;
+        };
         let name = String::from_utf8_lossy(name).into_owned();
         let bare = name.split(':').next().unwrap_or_default();
-        let Some(version) = versions.get(bare) else { continue };
-        let package = Package { name: name.clone(), version: version.clone() };
+        let Some(version) = versions.get(bare) else {
+            continue;
+        };
+        let package = Package {
+            name: name.clone(),
+            version: version.clone(),
+        };
         if package.name.len() > Package::MAX_BYTES || package.version.len() > Package::MAX_BYTES {
             continue;
         }
@@ -110,7 +130,12 @@ fn dpkg_versions(status: &[u8]) -> HashMap<String, String> {
     let text = String::from_utf8_lossy(status);
     let mut versions = HashMap::new();
     for stanza in text.split("\n\n") {
-        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let field = |name: &str| {
+            stanza
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
         if let (Some(package), Some(version)) = (field("Package:"), field("Version:")) {
             versions.insert(package.to_owned(), version.to_owned());
         }
@@ -125,21 +150,29 @@ fn apk(database: &Dir, aliases: &[(Vec<u8>, Vec<u8>)], owners: &mut Owners) -> i
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut package = Package { name: String::new(), version: String::new() };
+    let mut package = Package {
+        name: String::new(),
+        version: String::new(),
+    };
     let mut directory: &[u8] = b"";
     for line in installed.split(|&byte| byte == b'\n') {
         match line.split_at_checked(2) {
             Some((b"P:", name)) => {
-                package.name = String::from_utf8_lossy(&name[..name.len().min(Package::MAX_BYTES)]).into_owned();
+                package.name = String::from_utf8_lossy(&name[..name.len().min(Package::MAX_BYTES)])
+                    .into_owned();
             }
             Some((b"V:", version)) => {
-                package.version = String::from_utf8_lossy(&version[..version.len().min(Package::MAX_BYTES)]).into_owned();
+                package.version =
+                    String::from_utf8_lossy(&version[..version.len().min(Package::MAX_BYTES)])
+                        .into_owned();
             }
             Some((b"F:", path)) => {
                 directory = path;
                 own(path, &package, aliases, owners);
             }
-            Some((b"R:", name)) => own(&[directory, b"/", name].concat(), &package, aliases, owners),
+            Some((b"R:", name)) => {
+                own(&[directory, b"/", name].concat(), &package, aliases, owners);
+            }
             _ => {}
         }
     }
@@ -156,11 +189,23 @@ mod tests {
         let at = |path: &str| root.path().join(path);
         std::fs::create_dir_all(at("var/lib/dpkg/info")).unwrap();
         std::os::unix::fs::symlink("usr/bin", at("bin")).unwrap();
-        std::fs::write(at("var/lib/dpkg/status"), "Package: coreutils\nVersion: 9.1-1\n\nPackage: x\nVersion: 2\n").unwrap();
-        std::fs::write(at("var/lib/dpkg/info/coreutils.list"), "/.\n/bin\n/bin/ls\n").unwrap();
+        std::fs::write(
+            at("var/lib/dpkg/status"),
+            "Package: coreutils\nVersion: 9.1-1\n\nPackage: x\nVersion: 2\n",
+        )
+        .unwrap();
+        std::fs::write(
+            at("var/lib/dpkg/info/coreutils.list"),
+            "/.\n/bin\n/bin/ls\n",
+        )
+        .unwrap();
         std::fs::write(at("var/lib/dpkg/info/x:amd64.list"), "/etc/x\n").unwrap();
         let owners = owners(root.path()).unwrap();
-        let owner = |path: &str| owners.get(&TreePath::new(path.as_bytes()).unwrap()).map(ToString::to_string);
+        let owner = |path: &str| {
+            owners
+                .get(&TreePath::new(path.as_bytes()).unwrap())
+                .map(ToString::to_string)
+        };
         assert_eq!(owner("/usr/bin/ls").as_deref(), Some("coreutils 9.1-1"));
         assert_eq!(owner("/etc/x").as_deref(), Some("x:amd64 2"));
         assert_eq!(owner("/bin/ls"), None);

@@ -30,22 +30,42 @@ pub struct ChosenRules {
 
 /// The rules that ship, by `ID-VERSION_ID` of os-release.
 const SHIPPED: [(&str, &str); 4] = [
-    ("debian-12", include_str!("../../../packaging/rules.d/debian-12.toml")),
-    ("debian-13", include_str!("../../../packaging/rules.d/debian-13.toml")),
-    ("ubuntu-22.04", include_str!("../../../packaging/rules.d/ubuntu-22.04.toml")),
-    ("ubuntu-24.04", include_str!("../../../packaging/rules.d/ubuntu-24.04.toml")),
+    (
+        "debian-12",
+        include_str!("../../../packaging/rules.d/debian-12.toml"),
+    ),
+    (
+        "debian-13",
+        include_str!("../../../packaging/rules.d/debian-13.toml"),
+    ),
+    (
+        "ubuntu-22.04",
+        include_str!("../../../packaging/rules.d/ubuntu-22.04.toml"),
+    ),
+    (
+        "ubuntu-24.04",
+        include_str!("../../../packaging/rules.d/ubuntu-24.04.toml"),
+    ),
 ];
 
 /// Chooses the rules for the image at `root`.
 pub(super) fn choose(root: &Path, choice: &RulesChoice) -> Result<ChosenRules, BakeError> {
     let paths = match choice {
-        RulesChoice::Nothing => return Ok(ChosenRules { built: Rules::build(vec![], vec![])?, files: vec![] }),
+        RulesChoice::Nothing => {
+            return Ok(ChosenRules {
+                built: Rules::build(vec![], vec![])?,
+                files: vec![],
+            });
+        }
         RulesChoice::Distribution => &[][..],
         RulesChoice::Files(paths) => paths,
     };
     let mut image = Vec::new();
     for path in paths {
-        let text = std::fs::read_to_string(path).map_err(|source| BakeError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| BakeError::Read {
+            path: path.clone(),
+            source,
+        })?;
         image.push(RuleFile::parse(&super::shown(path), &text)?);
     }
     let distribution = distribution(root);
@@ -55,16 +75,27 @@ pub(super) fn choose(root: &Path, choice: &RulesChoice) -> Result<ChosenRules, B
         None if image.is_empty() => return Err(BakeError::UnknownDistribution(distribution)),
         None => Vec::new(),
     };
-    let files = image.iter().chain(&distribution).map(|file| file.name.clone()).collect();
-    Ok(ChosenRules { built: Rules::build(image, distribution)?, files })
+    let files = image
+        .iter()
+        .chain(&distribution)
+        .map(|file| file.name.clone())
+        .collect();
+    Ok(ChosenRules {
+        built: Rules::build(image, distribution)?,
+        files,
+    })
 }
 
 /// `ID-VERSION_ID` of the image's os-release.
 fn distribution(root: &Path) -> String {
-    let text = ["usr/lib/os-release", "etc/os-release"].iter().find_map(|path| read_plain(root, path));
+    let text = ["usr/lib/os-release", "etc/os-release"]
+        .iter()
+        .find_map(|path| read_plain(root, path));
     let text = text.unwrap_or_default();
     let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.map(|value| value.trim_matches(['"', '\'']).to_owned())
     };
     match (field("ID"), field("VERSION_ID")) {
@@ -84,6 +115,10 @@ pub(super) fn read_plain(root: &Path, path: &str) -> Option<String> {
         dir = dir.open_dir(directory.as_bytes()).ok()?;
     }
     let mut text = String::new();
-    dir.open_file(name.as_bytes()).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    dir.open_file(name.as_bytes())
+        .ok()?
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .ok()?;
     Some(text)
 }

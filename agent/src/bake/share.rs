@@ -43,7 +43,11 @@ impl Part {
 
     /// In percent; 0 of nothing.
     pub fn percent(self) -> f64 {
-        if self.all == 0 { 0.0 } else { self.volatile as f64 * 100.0 / self.all as f64 }
+        if self.all == 0 {
+            0.0
+        } else {
+            self.volatile as f64 * 100.0 / self.all as f64
+        }
     }
 }
 
@@ -53,15 +57,24 @@ impl Share {
 
     /// Walks everything, whatever the rules say, without opening any file.
     pub(super) fn measure(root: &Path, built: &Built) -> Result<Self, BakeError> {
-        let failed = |source| BakeError::Root { path: root.to_owned(), source };
+        let failed = |source| BakeError::Root {
+            path: root.to_owned(),
+            source,
+        };
         let table = mounts::table(root).unwrap_or_default();
         let filesystems = Filesystems::open(root, &[], &table).map_err(failed)?;
         let count = built.rules.len();
-        let mut share = Share { matched: vec![0; count], volatile_executables: vec![0; count], ..Share::default() };
+        let mut share = Share {
+            matched: vec![0; count],
+            volatile_executables: vec![0; count],
+            ..Share::default()
+        };
         let everything = no_rules();
         let walked = Walk::new(&filesystems, &everything).run::<BakeError>(&mut |visit| {
             match visit {
-                Visit::File { path, stat, .. } => share.add(built, &path, Some((stat.size, stat.mode & 0o111 != 0))),
+                Visit::File { path, stat, .. } => {
+                    share.add(built, &path, Some((stat.size, stat.mode & 0o111 != 0)));
+                }
                 Visit::Other { entry, .. } => share.add(built, &entry.path, None),
                 Visit::Gap(_) => {}
             }
@@ -72,7 +85,10 @@ impl Share {
     }
 
     fn add(&mut self, built: &Built, path: &TreePath, file: Option<(u64, bool)>) {
-        let first = built.rules.first_match(path).map(|(nth, rule)| (nth, rule.rule_type == RuleType::Volatile));
+        let first = built
+            .rules
+            .first_match(path)
+            .map(|(nth, rule)| (nth, rule.rule_type == RuleType::Volatile));
         let is_volatile = first.is_some_and(|(_, is_volatile)| is_volatile);
         if let Some((nth, _)) = first {
             self.matched[nth] += 1;
@@ -93,7 +109,12 @@ impl Share {
         if self.executables.percent() <= Self::MAX_EXECUTABLE_PERCENT {
             return Ok(());
         }
-        let mut worst: Vec<(u64, &SourcedRule)> = self.volatile_executables.iter().copied().zip(sources).collect();
+        let mut worst: Vec<(u64, &SourcedRule)> = self
+            .volatile_executables
+            .iter()
+            .copied()
+            .zip(sources)
+            .collect();
         worst.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
         let named: Vec<String> = worst
             .iter()
@@ -102,6 +123,10 @@ impl Share {
             .map(|(count, source)| format!("{} ({count} executables)", source.rule))
             .collect();
         let Part { volatile, all } = self.executables;
-        Err(BakeError::TooVolatile { volatile, all, rules: named.join(", ") })
+        Err(BakeError::TooVolatile {
+            volatile,
+            all,
+            rules: named.join(", "),
+        })
     }
 }

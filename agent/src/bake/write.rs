@@ -7,7 +7,9 @@ use drift::key::SigningKey;
 use drift::manifest::{BakedManifest, Filesystem, Identity};
 use drift::rules::Built;
 use drift::signature::Envelope;
-use drift::statement::{BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp};
+use drift::statement::{
+    BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
+};
 use drift::{Sha256, TreePath};
 use driftmark_kernel::mounts;
 
@@ -54,7 +56,9 @@ pub fn bake(
     let manifest = read_tree(Tree {
         root: &arguments.root,
         filesystems: filesystems(arguments)?,
-        built: Built { ..rules.built.clone() },
+        built: Built {
+            ..rules.built.clone()
+        },
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
         progress,
@@ -73,14 +77,26 @@ pub fn bake(
 /// The statement that a signature is over.
 pub(crate) fn statement(identity: Identity, provenance: &Provenance) -> Statement {
     let name = "image.manifest".parse::<Note>().expect("a plain word");
-    let digest = SubjectDigest { sha256: identity.sha256, blake3: Some(identity.blake3) };
-    Statement { subject: Subject { name, digest }, predicate: Predicate::Manifest(provenance.clone()) }
+    let digest = SubjectDigest {
+        sha256: identity.sha256,
+        blake3: Some(identity.blake3),
+    };
+    Statement {
+        subject: Subject { name, digest },
+        predicate: Predicate::Manifest(provenance.clone()),
+    }
 }
 
 /// Reads a private key.
 pub(crate) fn read_key(path: &Path) -> Result<SigningKey, BakeError> {
-    let pem = std::fs::read(path).map_err(|source| BakeError::Read { path: path.to_owned(), source })?;
-    SigningKey::from_pem(&pem, &ring::rand::SystemRandom::new()).map_err(|source| BakeError::Key { path: path.to_owned(), source })
+    let pem = std::fs::read(path).map_err(|source| BakeError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    SigningKey::from_pem(&pem, &ring::rand::SystemRandom::new()).map_err(|source| BakeError::Key {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write(
@@ -108,7 +124,9 @@ fn write(
     };
     // A signature of an earlier bake would be about another manifest.
     match std::fs::remove_file(stale) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(stale)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(stale)(error));
+        }
         _ => {}
     }
     durable::write(&manifest_path, &manifest.bytes, 0o644).map_err(failed(&manifest_path))?;
@@ -119,10 +137,14 @@ fn write(
 fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
     let architecture = std::env::consts::ARCH;
     let build = arguments.build.as_deref().unwrap_or(architecture);
-    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).expect("the present second");
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())
+        .expect("the present second");
     let sbom_sha256 = match &arguments.sbom {
         Some(path) => {
-            let bytes = std::fs::read(path).map_err(|source| BakeError::Read { path: path.clone(), source })?;
+            let bytes = std::fs::read(path).map_err(|source| BakeError::Read {
+                path: path.clone(),
+                source,
+            })?;
             Some(Sha256::of(&bytes))
         }
         None => None,
@@ -132,7 +154,11 @@ fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
         version: label("version", &arguments.version)?,
         build: Some(label("build", build)?),
         architecture: Some(label("architecture", architecture)?),
-        build_time: Some(now.to_string().parse::<Timestamp>().expect("an RFC 3339 time")),
+        build_time: Some(
+            now.to_string()
+                .parse::<Timestamp>()
+                .expect("an RFC 3339 time"),
+        ),
         builder: note("builder", arguments.builder.as_deref())?,
         source_revision: note("source-revision", arguments.source_revision.as_deref())?,
         approved_by: note("approved-by", arguments.approved_by.as_deref())?,
@@ -142,50 +168,89 @@ fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
 }
 
 fn label(flag: &'static str, value: &str) -> Result<Label, BakeError> {
-    value.parse::<Label>().map_err(|source| bad(flag, value, source))
+    value
+        .parse::<Label>()
+        .map_err(|source| bad(flag, value, source))
 }
 
 fn note(flag: &'static str, value: Option<&str>) -> Result<Option<Note>, BakeError> {
-    value.map(|value| value.parse::<Note>().map_err(|source| bad(flag, value, source))).transpose()
+    value
+        .map(|value| {
+            value
+                .parse::<Note>()
+                .map_err(|source| bad(flag, value, source))
+        })
+        .transpose()
 }
 
 fn bad(flag: &'static str, value: &str, source: BadText) -> BakeError {
-    BakeError::Argument { flag, value: value.to_owned(), source }
+    BakeError::Argument {
+        flag,
+        value: value.to_owned(),
+        source,
+    }
 }
 
 /// The digest of the manifest that the parent image was signed with.
 fn parent(path: &Path) -> Result<Sha256, BakeError> {
     let opened = baseline::open_unverified(path);
-    let manifest = opened.map_err(|error| BakeError::Read { path: path.to_owned(), source: std::io::Error::other(error) })?;
+    let manifest = opened.map_err(|error| BakeError::Read {
+        path: path.to_owned(),
+        source: std::io::Error::other(error),
+    })?;
     Ok(manifest.identity().sha256)
 }
 
 /// The image's other local file systems: those in its fstab with a local block source, and those asked for.
 fn filesystems(arguments: &BakeArguments) -> Result<Vec<Filesystem>, BakeError> {
     let root = arguments.root.canonicalize();
-    let root = root.map_err(|source| BakeError::Root { path: arguments.root.clone(), source })?;
-    let ignore_fstab = arguments.filesystems.iter().any(|path| path.as_os_str() == "none");
+    let root = root.map_err(|source| BakeError::Root {
+        path: arguments.root.clone(),
+        source,
+    })?;
+    let ignore_fstab = arguments
+        .filesystems
+        .iter()
+        .any(|path| path.as_os_str() == "none");
     let mut points: Vec<TreePath> = Vec::new();
     if !ignore_fstab {
-        points = read_plain(&root, "etc/fstab").map(|text| fstab(&text)).unwrap_or_default();
+        points = read_plain(&root, "etc/fstab")
+            .map(|text| fstab(&text))
+            .unwrap_or_default();
     }
-    for path in arguments.filesystems.iter().filter(|path| path.as_os_str() != "none") {
+    for path in arguments
+        .filesystems
+        .iter()
+        .filter(|path| path.as_os_str() != "none")
+    {
         let point = TreePath::new(path.as_os_str().as_encoded_bytes());
-        let point = point.map_err(|error| BakeError::Read { path: path.clone(), source: std::io::Error::other(error) })?;
+        let point = point.map_err(|error| BakeError::Read {
+            path: path.clone(),
+            source: std::io::Error::other(error),
+        })?;
         points.push(point);
     }
     points.retain(|point| !point.is_root());
     points.sort();
     points.dedup();
     let table = mounts::of(std::process::id());
-    let table = table.map_err(|source| BakeError::Read { path: "/proc/self/mountinfo".into(), source })?;
+    let table = table.map_err(|source| BakeError::Read {
+        path: "/proc/self/mountinfo".into(),
+        source,
+    })?;
     points
         .into_iter()
         .map(|mount_point| {
             let path = crate::scan::filesystems::below(&root, &mount_point);
-            let mounted = table.iter().rev().find(|mount| mount.point == path.as_os_str().as_encoded_bytes());
+            let mounted = table
+                .iter()
+                .rev()
+                .find(|mount| mount.point == path.as_os_str().as_encoded_bytes());
             match mounted {
-                Some(mount) => Ok(Filesystem { mount_point, kind: String::from_utf8_lossy(&mount.fs_type).into_owned() }),
+                Some(mount) => Ok(Filesystem {
+                    mount_point,
+                    kind: String::from_utf8_lossy(&mount.fs_type).into_owned(),
+                }),
                 None => Err(BakeError::FilesystemMissing(mount_point)),
             }
         })
@@ -201,8 +266,11 @@ fn fstab(text: &str) -> Vec<TreePath> {
             let (source, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
             let options = fields.next().unwrap_or_default();
             let is_local = LOCAL.iter().any(|prefix| source.starts_with(prefix)) && kind != "swap";
-            let comes_later = options.split(',').any(|option| matches!(option, "noauto" | "nofail"));
-            (is_local && !comes_later && point.starts_with('/')).then(|| TreePath::new(point.as_bytes()).ok())?
+            let comes_later = options
+                .split(',')
+                .any(|option| matches!(option, "noauto" | "nofail"));
+            (is_local && !comes_later && point.starts_with('/'))
+                .then(|| TreePath::new(point.as_bytes()).ok())?
         })
         .collect()
 }

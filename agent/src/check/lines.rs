@@ -81,9 +81,18 @@ struct Summary<'a> {
 impl DriftLine {
     /// The package is looked up for what drifted alone: a scan does not touch that section.
     pub(super) fn new(difference: Difference, baseline: &Baseline) -> Self {
-        let Difference { drift, expected, found } = difference;
+        let Difference {
+            drift,
+            expected,
+            found,
+        } = difference;
         let package = match &expected {
-            Some(_) => baseline.manifest.origin(&drift.path).ok().flatten().and_then(|origin| origin.package),
+            Some(_) => baseline
+                .manifest
+                .origin(&drift.path)
+                .ok()
+                .flatten()
+                .and_then(|origin| origin.package),
             None => None,
         };
         DriftLine {
@@ -103,7 +112,10 @@ impl DriftLine {
 
     /// The path for people: control bytes escaped.
     pub fn shown_path(&self) -> String {
-        let bytes = self.path_bytes.as_deref().and_then(|text| drift::from_base64(text).ok());
+        let bytes = self
+            .path_bytes
+            .as_deref()
+            .and_then(|text| drift::from_base64(text).ok());
         drift::escape(bytes.as_deref().unwrap_or(self.path.as_bytes()))
     }
 }

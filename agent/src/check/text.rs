@@ -34,12 +34,25 @@ pub(super) fn print(out: &mut dyn Write, style: Style, result: &Result<'_>) -> i
         print_drift(out, style, drift)?;
     }
     for gap in result.gaps {
-        let detail = if gap.detail.is_empty() { String::new() } else { format!(" ({})", gap.detail) };
+        let detail = if gap.detail.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", gap.detail)
+        };
         let word = paint(style, YELLOW, "gap     ");
-        writeln!(out, "{word}           {}  {}{detail}", gap.path, gap.reason.sentence())?;
+        writeln!(
+            out,
+            "{word}           {}  {}{detail}",
+            gap.path,
+            gap.reason.sentence()
+        )?;
     }
     for limit in &result.summary.coverage.limits {
-        writeln!(out, "{}           {limit}", paint(style, YELLOW, "limit   "))?;
+        writeln!(
+            out,
+            "{}           {limit}",
+            paint(style, YELLOW, "limit   ")
+        )?;
     }
     print_end(out, style, result)?;
     out.flush()
@@ -58,7 +71,11 @@ fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Resu
         line.push_str(&what);
     }
     if let Some(package) = &drift.package {
-        line.push_str(&paint(style, DIM, &format!("  [{}]", drift::escape(package.as_bytes()))));
+        line.push_str(&paint(
+            style,
+            DIM,
+            &format!("  [{}]", drift::escape(package.as_bytes())),
+        ));
     }
     writeln!(out, "{line}")
 }
@@ -67,7 +84,10 @@ fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Resu
 fn differences(drift: &DriftLine) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
     if drift.kind == DriftKind::Changed {
-        let (expected, found) = (drift.expected.clone().unwrap_or_default(), drift.found.clone().unwrap_or_default());
+        let (expected, found) = (
+            drift.expected.clone().unwrap_or_default(),
+            drift.found.clone().unwrap_or_default(),
+        );
         for attribute in drift.changed.iter() {
             let word = attribute.word();
             let pair = match word {
@@ -75,10 +95,16 @@ fn differences(drift: &DriftLine) -> Vec<String> {
                 "mode" => Some((expected.mode.clone(), found.mode.clone())),
                 "uid" => Some((expected.uid.to_string(), found.uid.to_string())),
                 "gid" => Some((expected.gid.to_string(), found.gid.to_string())),
-                "size" => expected.size.zip(found.size).map(|(a, b)| (a.to_string(), b.to_string())),
+                "size" => expected
+                    .size
+                    .zip(found.size)
+                    .map(|(a, b)| (a.to_string(), b.to_string())),
                 "target" => expected.target.clone().zip(found.target.clone()),
                 "device" => expected.device.clone().zip(found.device.clone()),
-                "flags" => Some((flags(&expected.flags.letters()), flags(&found.flags.letters()))),
+                "flags" => Some((
+                    flags(&expected.flags.letters()),
+                    flags(&found.flags.letters()),
+                )),
                 _ => None,
             };
             told.push(match pair {
@@ -87,19 +113,37 @@ fn differences(drift: &DriftLine) -> Vec<String> {
             });
         }
     } else if let Some(found) = &drift.found {
-        told.push(format!("{} {} {}:{}", found.kind, found.mode, found.uid, found.gid));
+        told.push(format!(
+            "{} {} {}:{}",
+            found.kind, found.mode, found.uid, found.gid
+        ));
     }
     told.extend(drift.detail.clone());
     told
 }
 
 fn flags(letters: &str) -> String {
-    if letters.is_empty() { "-".to_owned() } else { letters.to_owned() }
+    if letters.is_empty() {
+        "-".to_owned()
+    } else {
+        letters.to_owned()
+    }
 }
 
 fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Result<()> {
-    let ScanSummary { entries, bytes, drifts, gaps, elapsed, coverage, .. } = result.summary;
-    let image = format!("{} {} ({})", result.image.name, result.image.version, result.image.build);
+    let ScanSummary {
+        entries,
+        bytes,
+        drifts,
+        gaps,
+        elapsed,
+        coverage,
+        ..
+    } = result.summary;
+    let image = format!(
+        "{} {} ({})",
+        result.image.name, result.image.version, result.image.build
+    );
     let looked = format!(
         "{} of {} entries verified, {entries} paths and {} read in {:.1} s",
         coverage.verified_entries,
@@ -111,11 +155,25 @@ fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Resu
         Outcome::Clean => paint(style, GREEN, &format!("clean: this is {image}")),
         Outcome::Drift => {
             let plural = if *drifts == 1 { "" } else { "s" };
-            paint(style, RED, &format!("drifted: {drifts} difference{plural} from {image}"))
+            paint(
+                style,
+                RED,
+                &format!("drifted: {drifts} difference{plural} from {image}"),
+            )
         }
         Outcome::Gap => {
-            let unseen = if *gaps == 0 { "parts".to_owned() } else { format!("{gaps} paths") };
-            paint(style, YELLOW, &format!("unsure: nothing differs from {image}, but {unseen} could not be verified"))
+            let unseen = if *gaps == 0 {
+                "parts".to_owned()
+            } else {
+                format!("{gaps} paths")
+            };
+            paint(
+                style,
+                YELLOW,
+                &format!(
+                    "unsure: nothing differs from {image}, but {unseen} could not be verified"
+                ),
+            )
         }
     };
     writeln!(out, "{verdict}; {looked}")

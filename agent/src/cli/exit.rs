@@ -47,8 +47,8 @@ impl Exit {
         ExitCode::from(self.code)
     }
 
-    pub(super) fn from_io(attempted: &str, error: io::Error) -> Self {
-        let mut exit = Self::of(&error, IO);
+    pub(super) fn from_io(attempted: &str, error: &io::Error) -> Self {
+        let mut exit = Self::of(error, IO);
         exit.lines.insert(0, attempted.to_owned());
         exit
     }
@@ -63,7 +63,10 @@ impl Exit {
                 code = match io.kind() {
                     io::ErrorKind::NotFound => NO_INPUT,
                     io::ErrorKind::PermissionDenied => NO_PERMISSION,
-                    io::ErrorKind::Other | io::ErrorKind::InvalidData => otherwise,
+                    io::ErrorKind::Other
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::FileTooLarge
+                    | io::ErrorKind::IsADirectory => otherwise,
                     _ => IO,
                 };
             }
@@ -79,7 +82,7 @@ impl Exit {
 
 impl From<io::Error> for Exit {
     fn from(error: io::Error) -> Self {
-        Self::from_io("write the result", error)
+        Self::from_io("write the result", &error)
     }
 }
 
@@ -105,8 +108,14 @@ exit_from! {
 impl From<BakeError> for Exit {
     fn from(error: BakeError) -> Self {
         match error {
-            BakeError::Interrupted => Exit { code: INTERRUPTED, lines: vec![error.to_string()] },
-            BakeError::Write { .. } => Exit { code: CANNOT_CREATE, ..Self::of(&error, CANNOT_CREATE) },
+            BakeError::Interrupted => Exit {
+                code: INTERRUPTED,
+                lines: vec![error.to_string()],
+            },
+            BakeError::Write { .. } => Exit {
+                code: CANNOT_CREATE,
+                ..Self::of(&error, CANNOT_CREATE)
+            },
             _ => Self::of(&error, DATA),
         }
     }
@@ -115,9 +124,13 @@ impl From<BakeError> for Exit {
 impl From<CheckError> for Exit {
     fn from(error: CheckError) -> Self {
         match &error {
-            CheckError::Scan { source: crate::scan::ScanError::Interrupted, .. } => {
-                Exit { code: INTERRUPTED, lines: vec!["interrupted: there is no verdict".to_owned()] }
-            }
+            CheckError::Scan {
+                source: crate::scan::ScanError::Interrupted,
+                ..
+            } => Exit {
+                code: INTERRUPTED,
+                lines: vec!["interrupted: there is no verdict".to_owned()],
+            },
             _ => Self::of(&error, DATA),
         }
     }

@@ -16,8 +16,14 @@ impl Bar {
             return Bar(ProgressBar::hidden());
         }
         let (bar, template) = match entries {
-            Some(entries) => (ProgressBar::new(entries), "{msg} {bar:40} {pos}/{len} paths, {prefix}, {eta} left"),
-            None => (ProgressBar::new_spinner(), "{spinner} {msg} {pos} paths, {prefix}, {per_sec}, {elapsed}"),
+            Some(entries) => (
+                ProgressBar::new(entries),
+                "{msg} {bar:40} {pos}/{len} paths, {prefix}, {eta} left",
+            ),
+            None => (
+                ProgressBar::new_spinner(),
+                "{spinner} {msg} {pos} paths, {prefix}, {per_sec}, {elapsed}",
+            ),
         };
         bar.set_style(ProgressStyle::with_template(template).expect("a template of known keys"));
         bar.set_message(doing);

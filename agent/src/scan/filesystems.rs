@@ -47,11 +47,18 @@ impl Filesystems {
     /// # Errors
     /// A root that cannot be opened.
     pub fn open(root: &Path, wanted: &[Filesystem], mounts: &[Mount]) -> io::Result<Self> {
-        let mut opened = Filesystems { root: Tree::open(root)?, others: Vec::new(), missing: Vec::new() };
+        let mut opened = Filesystems {
+            root: Tree::open(root)?,
+            others: Vec::new(),
+            missing: Vec::new(),
+        };
         for filesystem in wanted {
             let path = below(root, &filesystem.mount_point);
             let kind = filesystem.kind.as_bytes();
-            let mounted = mounts.iter().rev().find(|mount| mount.point == path.as_os_str().as_bytes());
+            let mounted = mounts
+                .iter()
+                .rev()
+                .find(|mount| mount.point == path.as_os_str().as_bytes());
             let tree = match mounted {
                 Some(mount) if mount.fs_type == kind => Tree::open(&path).ok(),
                 _ => None,
@@ -75,19 +82,27 @@ impl Filesystems {
 
     /// The tree that is mounted at exactly this path of the image.
     pub fn mounted_at(&self, path: &TreePath) -> Option<(&Tree, Holding)> {
-        let found = self.others.iter().find(|other| other.mount_point == *path)?;
+        let found = self
+            .others
+            .iter()
+            .find(|other| other.mount_point == *path)?;
         Some((&found.tree, found.holding))
     }
 
     /// Whether a file system of the image belongs at this path and is not there.
     pub fn is_missing(&self, path: &TreePath) -> bool {
-        self.missing.iter().any(|missing| missing.mount_point == *path)
+        self.missing
+            .iter()
+            .any(|missing| missing.mount_point == *path)
     }
 
     /// Whether the walk sees beneath what is mounted over the trees.
     pub fn sees_beneath_mounts(&self) -> bool {
         self.root.how() == Access::PrivateClone
-            && self.others.iter().all(|other| other.tree.how() == Access::PrivateClone)
+            && self
+                .others
+                .iter()
+                .all(|other| other.tree.how() == Access::PrivateClone)
     }
 }
 

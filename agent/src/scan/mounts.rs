@@ -16,7 +16,11 @@ use driftmark_kernel::{Mount, mounts};
 /// A mount table that cannot be read or understood.
 pub fn table(root: &Path) -> io::Result<Vec<Mount>> {
     let own = std::process::id();
-    if root == Path::new("/") { mounts::of(1).or_else(|_| mounts::of(own)) } else { mounts::of(own) }
+    if root == Path::new("/") {
+        mounts::of(1).or_else(|_| mounts::of(own))
+    } else {
+        mounts::of(own)
+    }
 }
 
 /// One mount over a path of the image.
@@ -32,9 +36,15 @@ pub struct Cover {
 pub fn covers(table: &[Mount], root: &Path, own: &[Filesystem]) -> Vec<Cover> {
     let root = root.as_os_str().as_bytes();
     let mut covers = Vec::new();
-    let others: Vec<Mount> = table.iter().filter(|mount| !belongs(mount, root, own)).cloned().collect();
+    let others: Vec<Mount> = table
+        .iter()
+        .filter(|mount| !belongs(mount, root, own))
+        .cloned()
+        .collect();
     for mount in mounts::topmost_below(&others, root) {
-        let Some(path) = relative(&mount.point, root) else { continue };
+        let Some(path) = relative(&mount.point, root) else {
+            continue;
+        };
         let what = format!("{} ({})", escape(&mount.fs_type), escape(&mount.source));
         covers.push(Cover { path, what });
     }
@@ -44,7 +54,9 @@ pub fn covers(table: &[Mount], root: &Path, own: &[Filesystem]) -> Vec<Cover> {
 /// Whether this mount is a file system of the image, at its place and of its type.
 fn belongs(mount: &Mount, root: &[u8], own: &[Filesystem]) -> bool {
     relative(&mount.point, root).is_some_and(|path| {
-        own.iter().any(|filesystem| filesystem.mount_point == path && filesystem.kind.as_bytes() == mount.fs_type)
+        own.iter().any(|filesystem| {
+            filesystem.mount_point == path && filesystem.kind.as_bytes() == mount.fs_type
+        })
     })
 }
 

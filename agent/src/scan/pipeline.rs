@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use drift::TreePath;
-use drift::compare::{CompareError, Expectation, Finding, LinkGroups, Merge, Met, judge, judge_cover, judge_missing};
+use drift::compare::{
+    CompareError, Expectation, Finding, LinkGroups, Merge, Met, judge, judge_cover, judge_missing,
+};
 use drift::coverage::{Coverage, Gap, ScanRecord};
 use drift::entry::{Entry, Node};
 use drift::manifest::Manifest;
@@ -15,7 +17,10 @@ use driftmark_kernel::{Stat, boot};
 
 use super::filesystems::Filesystems;
 use super::walk::{Place, Visit, Walk};
-use super::{Digests, Pass, Progress, Read, Reader, ScanError, ScanRequest, ScanSummary, Sink, Verified, Wants, mounts};
+use super::{
+    Digests, Pass, Progress, Read, Reader, ScanError, ScanRequest, ScanSummary, Sink, Verified,
+    Wants, mounts,
+};
 use crate::baseline::ManifestFile;
 
 /// Files go to the readers in batches of this many: one at a time, the queue would cost more than a small file.
@@ -34,12 +39,24 @@ struct Job {
 }
 
 /// What comes of one path, to be judged.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few batches at a time; a box each would be an allocation per path"
+)]
 enum Outcome {
-    Found { met: Option<Met>, found: Found, stat: Stat, read_at: i64 },
+    Found {
+        met: Option<Met>,
+        found: Found,
+        stat: Stat,
+        read_at: i64,
+    },
     /// A quick pass trusts what was verified before.
     Trusted,
     Missing(Entry),
-    Gap { gap: Gap, entries: u64 },
+    Gap {
+        gap: Gap,
+        entries: u64,
+    },
     Failed(CompareError),
     Interrupted,
 }
@@ -52,31 +69,61 @@ enum Outcome {
 pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
     let manifest = &request.baseline.manifest;
-    let root = request.root.canonicalize().unwrap_or_else(|_| request.root.to_owned());
+    let root = request
+        .root
+        .canonicalize()
+        .unwrap_or_else(|_| request.root.to_owned());
     let table = mounts::table(&root);
-    let opened = Filesystems::open(&root, &manifest.header().filesystems, table.as_deref().unwrap_or_default());
-    let filesystems = opened.map_err(|source| ScanError::Root { root: root.clone(), source })?;
+    let opened = Filesystems::open(
+        &root,
+        &manifest.header().filesystems,
+        table.as_deref().unwrap_or_default(),
+    );
+    let filesystems = opened.map_err(|source| ScanError::Root {
+        root: root.clone(),
+        source,
+    })?;
     let mut tally = Tally::new(manifest, request.pass);
     if !filesystems.sees_beneath_mounts() {
-        tally.coverage.limits.push("what lies beneath mounts was not verified (this needs CAP_SYS_ADMIN)".into());
+        tally
+            .coverage
+            .limits
+            .push("what lies beneath mounts was not verified (this needs CAP_SYS_ADMIN)".into());
     }
     match &table {
-        Ok(table) => judge_covers(manifest, &mounts::covers(table, &root, &manifest.header().filesystems), &mut |found| {
-            tally.count(&found);
-            sink(found);
-        })?,
-        Err(error) => tally.coverage.limits.push(format!("mounts over the image were not verified: {error}")),
+        Ok(table) => judge_covers(
+            manifest,
+            &mounts::covers(table, &root, &manifest.header().filesystems),
+            &mut |found| {
+                tally.count(&found);
+                sink(found);
+            },
+        )?,
+        Err(error) => tally
+            .coverage
+            .limits
+            .push(format!("mounts over the image were not verified: {error}")),
     }
-    request.verified.prepare(manifest.identity().blake3, &boot::boot_id().unwrap_or_default(), boot::realtime_ns());
+    request.verified.prepare(
+        manifest.identity().blake3,
+        &boot::boot_id().unwrap_or_default(),
+        boot::realtime_ns(),
+    );
     let verified = Mutex::new(request.verified);
-    run_threads(&request.baseline.manifest, &filesystems, &Parts {
-        pass: request.pass,
-        threads: request.threads.max(1),
-        verified: &verified,
-        held_length: request.held_length,
-        interrupt: request.interrupt,
-        progress: request.progress,
-    }, &mut tally, sink)?;
+    run_threads(
+        &request.baseline.manifest,
+        &filesystems,
+        &Parts {
+            pass: request.pass,
+            threads: request.threads.max(1),
+            verified: &verified,
+            held_length: request.held_length,
+            interrupt: request.interrupt,
+            progress: request.progress,
+        },
+        &mut tally,
+        sink,
+    )?;
     Ok(tally.finish(started))
 }
 
@@ -107,7 +154,17 @@ fn run_threads(
             let reader = Reader::new(parts.interrupt, &names_of_image);
             scope.spawn(move || read_batches(reader, queued, &outcomes));
         }
-        scope.spawn(move || Walker { manifest, parts, jobs, outcomes, batch: Vec::new(), told: Vec::new() }.run(filesystems));
+        scope.spawn(move || {
+            Walker {
+                manifest,
+                parts,
+                jobs,
+                outcomes,
+                batch: Vec::new(),
+                told: Vec::new(),
+            }
+            .run(filesystems);
+        });
         judge_all(manifest, parts, results, tally, sink)
     })
 }
@@ -128,14 +185,17 @@ struct HungUp;
 impl Walker<'_, '_> {
     fn run(mut self, filesystems: &Filesystems) {
         let mut merge = Merge::new(self.manifest);
-        let walked = Walk::new(filesystems, self.manifest.rules()).run(&mut |visit| self.visit(&mut merge, visit));
+        let walked = Walk::new(filesystems, self.manifest.rules())
+            .run(&mut |visit| self.visit(&mut merge, visit));
         if let Ok(opened) = walked {
             if let Err(error) = opened {
                 let gap = super::walk::unreadable(&TreePath::root(), &error);
                 let entries = merge.skip_within(&TreePath::root()).unwrap_or_default();
                 self.told.push(Outcome::Gap { gap, entries });
             }
-            if let Err(error) = merge.finish(&mut |missing| self.told.push(Outcome::Missing(missing))) {
+            if let Err(error) =
+                merge.finish(&mut |missing| self.told.push(Outcome::Missing(missing)))
+            {
                 self.told.push(Outcome::Failed(error.into()));
             }
         }
@@ -144,17 +204,31 @@ impl Walker<'_, '_> {
     }
 
     fn visit(&mut self, merge: &mut Merge<'_, ManifestFile>, visit: Visit) -> Result<(), HungUp> {
-        if self.parts.interrupt.load(std::sync::atomic::Ordering::Relaxed) {
+        if self
+            .parts
+            .interrupt
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
             self.told.push(Outcome::Interrupted);
             return Err(HungUp);
         }
         let step = match visit {
             Visit::Gap(gap) => self.gap(merge, gap),
             Visit::Other { entry, stat, group } => self.meet(merge, &entry.path).map(|met| {
-                let found = Found { group, ..Found::plain(entry) };
-                self.told.push(Outcome::Found { met, found, stat, read_at: 0 });
+                let found = Found {
+                    group,
+                    ..Found::plain(entry)
+                };
+                self.told.push(Outcome::Found {
+                    met,
+                    found,
+                    stat,
+                    read_at: 0,
+                });
             }),
-            Visit::File { path, stat, place } => self.meet(merge, &path).map(|met| self.file(path, &stat, place, met)),
+            Visit::File { path, stat, place } => self
+                .meet(merge, &path)
+                .map(|met| self.file(path, &stat, place, met)),
         };
         if let Err(error) = step {
             self.told.push(Outcome::Failed(error));
@@ -162,12 +236,20 @@ impl Walker<'_, '_> {
         self.flush()
     }
 
-    fn meet(&mut self, merge: &mut Merge<'_, ManifestFile>, path: &TreePath) -> Result<Option<Met>, CompareError> {
-        merge.meet(path, &mut |missing| self.told.push(Outcome::Missing(missing)))
+    fn meet(
+        &mut self,
+        merge: &mut Merge<'_, ManifestFile>,
+        path: &TreePath,
+    ) -> Result<Option<Met>, CompareError> {
+        merge.meet(path, &mut |missing| {
+            self.told.push(Outcome::Missing(missing));
+        })
     }
 
     fn gap(&mut self, merge: &mut Merge<'_, ManifestFile>, gap: Gap) -> Result<(), CompareError> {
-        let entries = merge.pass_over(&gap.path, &mut |missing| self.told.push(Outcome::Missing(missing)))?;
+        let entries = merge.pass_over(&gap.path, &mut |missing| {
+            self.told.push(Outcome::Missing(missing));
+        })?;
         self.told.push(Outcome::Gap { gap, entries });
         Ok(())
     }
@@ -175,18 +257,32 @@ impl Walker<'_, '_> {
     fn file(&mut self, path: TreePath, stat: &Stat, place: Place, met: Option<Met>) {
         let trusted = self.parts.pass == Pass::Quick
             && met.as_ref().is_some_and(|met| {
-                self.parts.verified.lock().unwrap_or_else(PoisonError::into_inner).trusts(met.ordinal, stat)
+                self.parts
+                    .verified
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .trusts(met.ordinal, stat)
             });
         if trusted {
             self.told.push(Outcome::Trusted);
             return;
         }
         let wants = self.wants(&path, met.as_ref());
-        self.batch.push(Job { path, place, met, wants });
+        self.batch.push(Job {
+            path,
+            place,
+            met,
+            wants,
+        });
     }
 
     fn wants(&self, path: &TreePath, met: Option<&Met>) -> Wants {
-        match self.manifest.rules().first_match(path).map(|(_, rule)| rule.rule_type) {
+        match self
+            .manifest
+            .rules()
+            .first_match(path)
+            .map(|(_, rule)| rule.rule_type)
+        {
             Some(RuleType::AppendOnly) => Wants {
                 prefix: met.and_then(|met| match met.entry.node {
                     Node::File { size, .. } => Some(size),
@@ -195,28 +291,42 @@ impl Walker<'_, '_> {
                 held: (self.parts.held_length)(path),
                 shape: None,
             },
-            Some(RuleType::Shape(shape)) => Wants { shape: Some(shape), ..Wants::default() },
+            Some(RuleType::Shape(shape)) => Wants {
+                shape: Some(shape),
+                ..Wants::default()
+            },
             _ => Wants::default(),
         }
     }
 
     fn flush(&mut self) -> Result<(), HungUp> {
         if self.batch.len() >= BATCH {
-            self.jobs.send(std::mem::take(&mut self.batch)).map_err(|_| HungUp)?;
+            self.jobs
+                .send(std::mem::take(&mut self.batch))
+                .map_err(|_| HungUp)?;
         }
         if self.told.len() >= BATCH {
-            self.outcomes.send(std::mem::take(&mut self.told)).map_err(|_| HungUp)?;
+            self.outcomes
+                .send(std::mem::take(&mut self.told))
+                .map_err(|_| HungUp)?;
         }
         Ok(())
     }
 }
 
 /// A reader's side: batch after batch until the walk is over.
-fn read_batches(mut reader: Reader<'_>, queued: &Mutex<Receiver<Vec<Job>>>, outcomes: &SyncSender<Vec<Outcome>>) {
+fn read_batches(
+    mut reader: Reader<'_>,
+    queued: &Mutex<Receiver<Vec<Job>>>,
+    outcomes: &SyncSender<Vec<Outcome>>,
+) {
     loop {
         let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = next else { return };
-        let told: Vec<Outcome> = batch.into_iter().filter_map(|job| read_one(&mut reader, job)).collect();
+        let told: Vec<Outcome> = batch
+            .into_iter()
+            .filter_map(|job| read_one(&mut reader, job))
+            .collect();
         if outcomes.send(told).is_err() {
             return;
         }
@@ -225,12 +335,22 @@ fn read_batches(mut reader: Reader<'_>, queued: &Mutex<Receiver<Vec<Job>>>, outc
 
 fn read_one(reader: &mut Reader<'_>, job: Job) -> Option<Outcome> {
     let read_at = boot::realtime_ns();
-    Some(match reader.read(&job.path, &job.place, Digests::Blake3, &job.wants) {
-        Read::Found { found, stat, .. } => Outcome::Found { met: job.met, found, stat, read_at },
-        Read::Gone => Outcome::Missing(job.met?.entry),
-        Read::Gap(gap) => Outcome::Gap { gap, entries: u64::from(job.met.is_some()) },
-        Read::Interrupted => Outcome::Interrupted,
-    })
+    Some(
+        match reader.read(&job.path, &job.place, Digests::Blake3, &job.wants) {
+            Read::Found { found, stat, .. } => Outcome::Found {
+                met: job.met,
+                found,
+                stat,
+                read_at,
+            },
+            Read::Gone => Outcome::Missing(job.met?.entry),
+            Read::Gap(gap) => Outcome::Gap {
+                gap,
+                entries: u64::from(job.met.is_some()),
+            },
+            Read::Interrupted => Outcome::Interrupted,
+        },
+    )
 }
 
 fn judge_all(
@@ -244,19 +364,38 @@ fn judge_all(
     let mut groups = LinkGroups::default();
     for outcome in results.into_iter().flatten() {
         match outcome {
-            Outcome::Found { met, found, stat, read_at } => {
+            Outcome::Found {
+                met,
+                found,
+                stat,
+                read_at,
+            } => {
                 tally.found(&found, parts);
                 let ordinal = met.as_ref().map(|met| met.ordinal);
-                let Some(settled) = groups.hold_or_settle(met.map(|met| met.entry), found) else { continue };
+                let Some(settled) = groups.hold_or_settle(met.map(|met| met.entry), found) else {
+                    continue;
+                };
                 let mut drifted = false;
-                judge(&expectation, settled.expected.as_ref(), &settled.found, &mut |finding| {
-                    drifted = true;
-                    tally.count(&finding);
-                    sink(finding);
-                });
+                judge(
+                    &expectation,
+                    settled.expected.as_ref(),
+                    &settled.found,
+                    &mut |finding| {
+                        drifted = true;
+                        tally.count(&finding);
+                        sink(finding);
+                    },
+                );
                 if let (Some(ordinal), Node::File { .. }) = (ordinal, &settled.found.entry.node) {
-                    let mut verified = parts.verified.lock().unwrap_or_else(PoisonError::into_inner);
-                    if drifted { verified.forget(ordinal) } else { verified.mark(ordinal, &stat, read_at) }
+                    let mut verified = parts
+                        .verified
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if drifted {
+                        verified.forget(ordinal);
+                    } else {
+                        verified.mark(ordinal, &stat, read_at);
+                    }
                 }
             }
             Outcome::Trusted => tally.trusted(parts),
@@ -275,10 +414,15 @@ fn judge_all(
         }
     }
     for settled in groups.settle() {
-        judge(&expectation, settled.expected.as_ref(), &settled.found, &mut |finding| {
-            tally.count(&finding);
-            sink(finding);
-        });
+        judge(
+            &expectation,
+            settled.expected.as_ref(),
+            &settled.found,
+            &mut |finding| {
+                tally.count(&finding);
+                sink(finding);
+            },
+        );
     }
     Ok(())
 }
@@ -291,7 +435,13 @@ fn judge_covers(
     let expectation = Expectation::new(manifest.header());
     for cover in covers {
         let expected = manifest.lookup(&cover.path).map_err(CompareError::from)?;
-        judge_cover(&expectation, &cover.path, expected.as_ref(), &cover.what, sink);
+        judge_cover(
+            &expectation,
+            &cover.path,
+            expected.as_ref(),
+            &cover.what,
+            sink,
+        );
     }
     Ok(())
 }
@@ -312,10 +462,22 @@ impl Tally {
         let header = manifest.header();
         let coverage = Coverage {
             expected_entries: header.entry_count,
-            not_held: header.not_held.iter().map(|attribute| attribute.word().to_owned()).collect(),
+            not_held: header
+                .not_held
+                .iter()
+                .map(|attribute| attribute.word().to_owned())
+                .collect(),
             ..Coverage::default()
         };
-        Tally { pass, coverage, entries: 0, bytes: 0, drifts: 0, files_read: 0, unverified: 0 }
+        Tally {
+            pass,
+            coverage,
+            entries: 0,
+            bytes: 0,
+            drifts: 0,
+            files_read: 0,
+            unverified: 0,
+        }
     }
 
     fn found(&mut self, found: &Found, parts: &Parts<'_, '_>) {
@@ -329,7 +491,10 @@ impl Tally {
     fn trusted(&mut self, parts: &Parts<'_, '_>) {
         self.entries += 1;
         if self.entries.is_multiple_of(PROGRESS_EVERY) {
-            (parts.progress)(Progress { entries: self.entries, bytes: self.bytes });
+            (parts.progress)(Progress {
+                entries: self.entries,
+                bytes: self.bytes,
+            });
         }
     }
 
@@ -348,7 +513,11 @@ impl Tally {
 
     fn finish(mut self, started: Instant) -> ScanSummary {
         let elapsed = started.elapsed();
-        let rehashed = if self.pass == Pass::Quick { self.files_read } else { 0 };
+        let rehashed = if self.pass == Pass::Quick {
+            self.files_read
+        } else {
+            0
+        };
         let record = ScanRecord {
             age_seconds: 0,
             took_milliseconds: elapsed.as_millis() as u64,
@@ -361,7 +530,10 @@ impl Tally {
             Pass::Quick => self.coverage.quick = Some(record),
         }
         self.coverage.gaps.sort_by(|a, b| a.path.cmp(&b.path));
-        self.coverage.verified_entries = self.coverage.expected_entries.saturating_sub(self.unverified);
+        self.coverage.verified_entries = self
+            .coverage
+            .expected_entries
+            .saturating_sub(self.unverified);
         ScanSummary {
             entries: self.entries,
             bytes: self.bytes,

@@ -38,9 +38,17 @@ pub(crate) struct Wants {
 }
 
 /// What reading a file gave.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "taken apart at once; nearly all are found"
+)]
 pub(crate) enum Read {
     /// All that is held of it.
-    Found { found: Found, sha256: Option<Sha256>, stat: Stat },
+    Found {
+        found: Found,
+        sha256: Option<Sha256>,
+        stat: Stat,
+    },
     /// It went before it could be opened.
     Gone,
     /// It could not be verified.
@@ -65,12 +73,25 @@ const MAX_SHAPED_BYTES: u64 = 4 * 1024 * 1024;
 
 impl<'a> Reader<'a> {
     /// `names_of_image` says whether the image has a file at a path.
-    pub(crate) fn new(interrupt: &'a AtomicBool, names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync)) -> Self {
-        Reader { buffer: vec![0; BUFFER_BYTES], interrupt, names_of_image }
+    pub(crate) fn new(
+        interrupt: &'a AtomicBool,
+        names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
+    ) -> Self {
+        Reader {
+            buffer: vec![0; BUFFER_BYTES],
+            interrupt,
+            names_of_image,
+        }
     }
 
     /// Reads one file. It is read again if it changed meanwhile: a digest is of one state of a file or of none.
-    pub(crate) fn read(&mut self, path: &TreePath, place: &Place, digests: Digests, wants: &Wants) -> Read {
+    pub(crate) fn read(
+        &mut self,
+        path: &TreePath,
+        place: &Place,
+        digests: Digests,
+        wants: &Wants,
+    ) -> Read {
         for _ in 0..ATTEMPTS {
             match self.attempt(path, place, digests, wants) {
                 Ok(Some(read)) => return read,
@@ -93,9 +114,14 @@ impl<'a> Reader<'a> {
     ) -> io::Result<Option<Read>> {
         let file = place.dir.open_file(&*place.name)?;
         let before = Stat::of(&file)?;
-        let Some(content) = self.content(&file, digests, wants)? else { return Ok(Some(Read::Interrupted)) };
+        let Some(content) = self.content(&file, digests, wants)? else {
+            return Ok(Some(Read::Interrupted));
+        };
         let (held_xattrs, held_flags) = match place.holding {
-            Holding::All => (Xattrs::held(xattrs::of(&file)?), FileFlags::from_raw(flags::of(&file)?.unwrap_or(0))),
+            Holding::All => (
+                Xattrs::held(xattrs::of(&file)?),
+                FileFlags::from_raw(flags::of(&file)?.unwrap_or(0)),
+            ),
             Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
         };
         let after = Stat::of(&file)?;
@@ -104,19 +130,47 @@ impl<'a> Reader<'a> {
         {
             return Ok(None);
         }
-        let node = Node::File { size: content.length, content: content.blake3 };
-        let entry = entry(path.clone(), &after, place.holding, node, held_xattrs, held_flags);
+        let node = Node::File {
+            size: content.length,
+            content: content.blake3,
+        };
+        let entry = entry(
+            path.clone(),
+            &after,
+            place.holding,
+            node,
+            held_xattrs,
+            held_flags,
+        );
         let shape = match wants.shape {
             Some(shape) => Some(self.shape(&file, &after, shape)?),
             None => None,
         };
-        let held_prefix = wants.held.map(|length| HeldPrefix { length, digest: content.held });
-        let found = Found { entry, group: group(&after), prefix: content.prefix, held_prefix, shape };
-        Ok(Some(Read::Found { found, sha256: content.sha256, stat: after }))
+        let held_prefix = wants.held.map(|length| HeldPrefix {
+            length,
+            digest: content.held,
+        });
+        let found = Found {
+            entry,
+            group: group(&after),
+            prefix: content.prefix,
+            held_prefix,
+            shape,
+        };
+        Ok(Some(Read::Found {
+            found,
+            sha256: content.sha256,
+            stat: after,
+        }))
     }
 
     /// Hashes from the start to the end; none if the scan is to end.
-    fn content(&mut self, file: &File, digests: Digests, wants: &Wants) -> io::Result<Option<Content>> {
+    fn content(
+        &mut self,
+        file: &File,
+        digests: Digests,
+        wants: &Wants,
+    ) -> io::Result<Option<Content>> {
         let mut hasher = blake3::Hasher::new();
         let mut sha256 = (digests == Digests::Both).then(sha2::Sha256::new);
         let mut prefix = wants.prefix.map(Prefix::of);
@@ -183,11 +237,16 @@ struct Prefix {
 
 impl Prefix {
     fn of(length: u64) -> Self {
-        Prefix { hasher: blake3::Hasher::new(), left: length }
+        Prefix {
+            hasher: blake3::Hasher::new(),
+            left: length,
+        }
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        let take = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         self.hasher.update(&bytes[..take]);
         self.left -= take as u64;
     }

@@ -38,7 +38,12 @@ impl Verified {
     /// Forgets everything that was not verified against this manifest, on this boot, by a clock that went on since.
     pub fn prepare(&mut self, manifest: Blake3, boot_id: &str, now: i64) {
         if self.manifest != Some(manifest) || self.boot_id != boot_id || now < self.latest {
-            *self = Verified { manifest: Some(manifest), boot_id: boot_id.to_owned(), latest: now, ..Self::default() };
+            *self = Verified {
+                manifest: Some(manifest),
+                boot_id: boot_id.to_owned(),
+                latest: now,
+                ..Self::default()
+            };
         }
     }
 
@@ -71,7 +76,16 @@ impl Verified {
 
 impl Mark {
     fn of(stat: &Stat) -> Self {
-        let changed = stat.ctime.0.saturating_mul(1_000_000_000).saturating_add(i64::from(stat.ctime.1));
-        Mark { device: stat.dev, inode: stat.ino, size: stat.size, changed }
+        let changed = stat
+            .ctime
+            .0
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(stat.ctime.1));
+        Mark {
+            device: stat.dev,
+            inode: stat.ino,
+            size: stat.size,
+            changed,
+        }
     }
 }

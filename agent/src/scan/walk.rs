@@ -19,9 +19,17 @@ use super::filesystems::{Filesystems, Holding};
 /// What the walk meets at a path.
 pub(crate) enum Visit {
     /// A regular file, still to be opened and read.
-    File { path: TreePath, stat: Stat, place: Place },
+    File {
+        path: TreePath,
+        stat: Stat,
+        place: Place,
+    },
     /// Anything else, with all that is held of it, unless `look` was not asked for.
-    Other { entry: Entry, stat: Stat, group: Option<Group> },
+    Other {
+        entry: Entry,
+        stat: Stat,
+        group: Option<Group>,
+    },
     /// Something that cannot be looked at, and nothing below it.
     Gap(Gap),
 }
@@ -51,14 +59,21 @@ struct Level {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(filesystems: &'a Filesystems, rules: &'a Rules) -> Self {
-        Walk { filesystems, rules, names: Names::new() }
+        Walk {
+            filesystems,
+            rules,
+            names: Names::new(),
+        }
     }
 
     /// Tells `visit` what is at each path, in path order, until it breaks off.
     ///
     /// # Errors
     /// A root that cannot be opened, and whatever `visit` gives.
-    pub(crate) fn run<E>(&mut self, visit: &mut dyn FnMut(Visit) -> Result<(), E>) -> Result<io::Result<()>, E> {
+    pub(crate) fn run<E>(
+        &mut self,
+        visit: &mut dyn FnMut(Visit) -> Result<(), E>,
+    ) -> Result<io::Result<()>, E> {
         let root = match self.filesystems.root().root() {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
@@ -78,7 +93,11 @@ impl<'a> Walk<'a> {
                     continue;
                 }
             };
-            let place = Place { dir: Arc::clone(&level.dir), name, holding: level.holding };
+            let place = Place {
+                dir: Arc::clone(&level.dir),
+                name,
+                holding: level.holding,
+            };
             self.step(path, place, &mut levels, visit)?;
         }
         Ok(Ok(()))
@@ -107,7 +126,11 @@ impl<'a> Walk<'a> {
             Err(error) => return visit(Visit::Gap(unreadable(&path, &error))),
         };
         if place.dir.crosses(&stat) {
-            return if below_volatile { Ok(()) } else { visit(Visit::Gap(gap(&path, GapReason::UnderMount, ""))) };
+            return if below_volatile {
+                Ok(())
+            } else {
+                visit(Visit::Gap(gap(&path, GapReason::UnderMount, "")))
+            };
         }
         match stat.kind {
             FileKind::Directory if below_volatile && !self.rules.descend(&path) => Ok(()),
@@ -145,7 +168,12 @@ impl<'a> Walk<'a> {
         }
         self.names.sort();
         let names: Vec<CString> = self.names.iter().map(|name| name.name.to_owned()).collect();
-        levels.push(Level { dir: Arc::new(dir), path, names: names.into_iter(), holding });
+        levels.push(Level {
+            dir: Arc::new(dir),
+            path,
+            names: names.into_iter(),
+            holding,
+        });
         Ok(())
     }
 }
@@ -153,29 +181,57 @@ impl<'a> Walk<'a> {
 fn directory(dir: &Dir, path: &TreePath, holding: Holding) -> io::Result<Visit> {
     let stat = dir.stat()?;
     let (xattrs, flags) = match holding {
-        Holding::All => (Xattrs::held(dir.xattrs()?), FileFlags::from_raw(dir.flags()?.unwrap_or(0))),
+        Holding::All => (
+            Xattrs::held(dir.xattrs()?),
+            FileFlags::from_raw(dir.flags()?.unwrap_or(0)),
+        ),
         Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
     };
     let entry = entry(path.clone(), &stat, holding, Node::Directory, xattrs, flags);
-    Ok(Visit::Other { entry, stat, group: None })
+    Ok(Visit::Other {
+        entry,
+        stat,
+        group: None,
+    })
 }
 
 /// A symbolic link, a device, a FIFO or a socket: never opened.
 fn other(path: TreePath, stat: &Stat, place: &Place) -> Visit {
-    let device = Device { major: stat.rdev.0, minor: stat.rdev.1 };
+    let device = Device {
+        major: stat.rdev.0,
+        minor: stat.rdev.1,
+    };
     let node = match stat.kind {
-        FileKind::Symlink => place.dir.read_link(&*place.name).map(|target| Node::Symlink { target: target.into() }),
+        FileKind::Symlink => place
+            .dir
+            .read_link(&*place.name)
+            .map(|target| Node::Symlink {
+                target: target.into(),
+            }),
         FileKind::CharDevice => Ok(Node::CharDevice(device)),
         FileKind::BlockDevice => Ok(Node::BlockDevice(device)),
         FileKind::Fifo => Ok(Node::Fifo),
         FileKind::Socket => Ok(Node::Socket),
-        FileKind::File | FileKind::Directory => unreachable!("files and directories are visited elsewhere"),
+        FileKind::File | FileKind::Directory => {
+            unreachable!("files and directories are visited elsewhere")
+        }
     };
     let found = node.and_then(|node| Ok((node, place.dir.xattrs_at(&*place.name)?)));
     match found {
         Ok((node, xattrs)) => {
-            let entry = entry(path, stat, place.holding, node, Xattrs::held(xattrs), FileFlags::NONE);
-            Visit::Other { entry, stat: *stat, group: group(stat) }
+            let entry = entry(
+                path,
+                stat,
+                place.holding,
+                node,
+                Xattrs::held(xattrs),
+                FileFlags::NONE,
+            );
+            Visit::Other {
+                entry,
+                stat: *stat,
+                group: group(stat),
+            }
         }
         Err(error) => Visit::Gap(unreadable(&path, &error)),
     }
@@ -194,7 +250,16 @@ pub(crate) fn entry(
         Holding::All => (stat.mode, stat.uid, stat.gid),
         Holding::ContentOnly => (0, 0, 0),
     };
-    Entry { path, mode, uid, gid, node, xattrs, flags, links: None }
+    Entry {
+        path,
+        mode,
+        uid,
+        gid,
+        node,
+        xattrs,
+        flags,
+        links: None,
+    }
 }
 
 /// The hard-link group of something with more than one name.
@@ -211,7 +276,11 @@ pub(crate) fn unreadable(path: &TreePath, error: &io::Error) -> Gap {
 }
 
 pub(crate) fn gap(path: &TreePath, reason: GapReason, detail: &str) -> Gap {
-    Gap { path: path.clone(), reason, detail: escape(detail.as_bytes()) }
+    Gap {
+        path: path.clone(),
+        reason,
+        detail: escape(detail.as_bytes()),
+    }
 }
 
 /// Between the list of names and the look at one, it went: the next scan will say so if it should be there.
