@@ -1,0 +1,229 @@
+//! The agents' interface: enrolment, renewal and reports. The sender is who the client certificate says.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum::{Json, Router};
+use drift::Blake3;
+use drift::enrolment::{EnrolRequest, Identity, RenewRequest};
+use drift::report::{Report, Verdict};
+use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutLayer;
+
+use super::{ApiError, TIMEOUT};
+use crate::authority::{self, AuthorityError, Presented, PublicKey};
+use crate::clock::now_ms;
+use crate::enrol::{self, Asked, Granted, Renewal};
+use crate::ingest::{self, Circumstances, Incoming};
+use crate::listen::Peer;
+use crate::serve::App;
+use crate::store::StoreError;
+
+/// The agents' interface.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/enroll", post(enroll))
+        .route("/v1/renew", post(renew))
+        .route("/v1/reports", post(report))
+        .fallback(no_such_route)
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TIMEOUT,
+        ))
+        .with_state(app)
+}
+
+async fn no_such_route() -> impl IntoResponse {
+    ApiError::refused(
+        StatusCode::NOT_FOUND,
+        "no-such-route",
+        "agents speak /v1/enroll, /v1/renew and /v1/reports",
+    )
+}
+
+async fn enroll(State(app): State<Arc<App>>, body: Body) -> Result<Json<Identity>, ApiError> {
+    let (request, _) = read::<EnrolRequest>(body, EnrolRequest::MAX_BYTES).await?;
+    enrol::check_limits(&request)?;
+    let key = proven_key(&request.csr)?;
+    let now_ms = now_ms();
+    let asked = Asked {
+        token: blake3::hash(request.token.as_bytes()),
+        key: *key.digest().as_bytes(),
+        cloud_id: request.cloud_id,
+        image: request.image,
+        boot_id: request.boot_id,
+        id: new_id()?,
+        until_ms: app.certificate_until_ms(now_ms),
+        refusals: Arc::clone(&app.refusals),
+        now_ms,
+    };
+    let granted: Result<_, StoreError> = app
+        .store
+        .write(move |tx| Ok(enrol::enrol(tx, &asked)?))
+        .await;
+    let identity = identity(&app, granted??, &key, now_ms)?;
+    app.wake.notify_one();
+    Ok(Json(identity))
+}
+
+async fn renew(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Identity>, ApiError> {
+    let (request, _) = read::<RenewRequest>(body, EnrolRequest::MAX_BYTES).await?;
+    let key = proven_key(&request.csr)?;
+    let presented = match (&peer.presented, &request.expired) {
+        (Some(presented), _) => presented.as_ref().clone(),
+        (None, Some(expired)) => vouched(&app, expired)?,
+        (None, None) => return Err(no_certificate()),
+    };
+    let Some(id) = presented.instance else {
+        return Err(no_certificate());
+    };
+    let now_ms = now_ms();
+    let renewal = Renewal {
+        id,
+        key: *key.digest().as_bytes(),
+        ended_ms: presented.until_ms,
+        until_ms: app.certificate_until_ms(now_ms),
+        refusals: Arc::clone(&app.refusals),
+        now_ms,
+    };
+    let granted: Result<_, StoreError> = app
+        .store
+        .write(move |tx| Ok(enrol::renew(tx, &renewal)?))
+        .await;
+    Ok(Json(identity(&app, granted??, &key, now_ms)?))
+}
+
+async fn report(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Verdict>, ApiError> {
+    let presented = peer.presented.as_ref().ok_or_else(no_certificate)?;
+    let instance = presented.instance.clone().ok_or_else(no_certificate)?;
+    let now_ms = now_ms();
+    // TLS looked at the certificate when the connection began; that may be days ago.
+    if now_ms > presented.until_ms {
+        let message = "the certificate of this connection has expired: renew it";
+        return Err(ApiError::refused(
+            StatusCode::UNAUTHORIZED,
+            "certificate-expired",
+            message,
+        ));
+    }
+    let key = *presented.key.digest().as_bytes();
+    let (report, bytes) = read::<Report>(body, Report::MAX_BYTES).await?;
+    report
+        .check_limits()
+        .map_err(|error| ApiError::bad_request("bad-report", error.to_string()))?;
+    let countable = |number: u64| i64::try_from(number).is_ok();
+    if report.sequence == 0 || !countable(report.sequence) || !countable(report.part.generation) {
+        let message = "`sequence` counts from 1, and no number is above 2^63 - 1";
+        return Err(ApiError::bad_request("bad-report", message));
+    }
+    let circumstances = Circumstances {
+        heartbeat: app.config.heartbeat,
+        refusals: Arc::clone(&app.refusals),
+        now_ms,
+    };
+    let incoming = Incoming {
+        instance,
+        key,
+        body: Blake3::of(&bytes),
+        bytes: bytes.len(),
+        report,
+    };
+    let accepted: Result<_, StoreError> = app
+        .store
+        .write_report(move |tx| Ok(ingest::accept(tx, &incoming, &circumstances)?))
+        .await;
+    let accepted = accepted??;
+    if accepted.changed {
+        app.wake.notify_one();
+    }
+    Ok(Json(accepted.verdict))
+}
+
+async fn read<T: DeserializeOwned>(
+    body: Body,
+    limit: usize,
+) -> Result<(T, axum::body::Bytes), ApiError> {
+    let bytes = to_bytes(body, limit).await.map_err(|_| {
+        let message = format!("the request is longer than {limit} bytes, or broke off");
+        ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "too-long", message)
+    })?;
+    match serde_json::from_slice(&bytes) {
+        Ok(request) => Ok((request, bytes)),
+        Err(error) => Err(ApiError::bad_request(
+            "bad-request",
+            format!("the request is not understood: {error}"),
+        )),
+    }
+}
+
+fn proven_key(csr: &str) -> Result<PublicKey, ApiError> {
+    authority::read_request(csr).map_err(|error| {
+        ApiError::bad_request(
+            "bad-csr",
+            format!("the certificate request is refused: {error}"),
+        )
+    })
+}
+
+/// An expired certificate that our authority issued.
+fn vouched(app: &App, expired: &str) -> Result<Presented, ApiError> {
+    let refused = || {
+        ApiError::forbidden(
+            "not-ours",
+            "the old certificate is not one that this collector issued",
+        )
+    };
+    let certificate = authority::read_certificate(expired).map_err(|_| refused())?;
+    let presented = Presented::read(&certificate).map_err(|_| refused())?;
+    if app.clients.vouches_for(&certificate, &presented) {
+        Ok(presented)
+    } else {
+        Err(refused())
+    }
+}
+
+fn no_certificate() -> ApiError {
+    ApiError::refused(
+        StatusCode::UNAUTHORIZED,
+        "no-certificate",
+        "this needs the client certificate of an enrolled instance",
+    )
+}
+
+fn identity(
+    app: &App,
+    granted: Granted,
+    key: &PublicKey,
+    now_ms: i64,
+) -> Result<Identity, ApiError> {
+    let life = app.config.certificate_life;
+    let certificate = app
+        .authority
+        .instance(&granted.id, key, now_ms, life)
+        .map_err(|error| ApiError::internal(&error))?;
+    Ok(Identity {
+        instance: granted.id,
+        fleet: granted.fleet,
+        certificate,
+        trust: app.authority.pem().to_owned(),
+        renew_after_seconds: life.as_secs() * 2 / 3,
+    })
+}
+
+fn new_id() -> Result<String, ApiError> {
+    let random =
+        authority::random::<16>().map_err(|_| ApiError::internal(&AuthorityError::Random))?;
+    Ok(format!("i-{:032x}", u128::from_be_bytes(random)))
+}

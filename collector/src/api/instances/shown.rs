@@ -1,0 +1,231 @@
+//! Receives an instance as it is stored, hands on what operators see of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use drift::entry::Shown;
+use drift::{Blake3, TreePath};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::instance::{self, Instance, severity};
+use crate::serve::App;
+use crate::store::drifts::{Kept, Opened};
+
+/// An instance in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ListedInstance {
+    /// The id that the collector issued.
+    pub id: String,
+    /// Its fleet.
+    pub fleet: String,
+    /// What the collector holds it to be.
+    pub state: String,
+    /// The cloud's id of it.
+    pub cloud_id: Option<String>,
+    /// Whether that is proven, and not only claimed.
+    pub proven: bool,
+    /// The image that it enrolled for, `NAME VERSION BUILD`.
+    pub image: Option<String>,
+    /// How much is open.
+    pub open: u64,
+    /// The gravest that is open.
+    pub severity: Option<String>,
+    /// When it was last heard of, in milliseconds since 1970.
+    pub heard_at_ms: Option<i64>,
+    /// When it enrolled, in milliseconds since 1970.
+    pub enrolled_at_ms: i64,
+    /// Since when something is open, in milliseconds since 1970.
+    pub drifted_since_ms: Option<i64>,
+    /// Since when it is clean, in milliseconds since 1970.
+    pub clean_since_ms: Option<i64>,
+    /// Why no order may touch it.
+    pub hold: Option<String>,
+    /// Why it is replaced or retired.
+    pub standing_reason: Option<String>,
+}
+
+/// An instance with what is known of it.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownInstance {
+    /// What is listed of it.
+    #[serde(flatten)]
+    pub listed: ListedInstance,
+    /// The manifest that its image was registered with or, before that, that it enrolled for: BLAKE3.
+    pub manifest: Option<String>,
+    /// The manifest that it verifies against: BLAKE3.
+    pub reported_manifest: Option<String>,
+    /// Why it cannot verify, or be judged.
+    pub unverifiable: Option<String>,
+    /// When its latest certificate ends, in milliseconds since 1970.
+    pub certificate_until_ms: i64,
+    /// Its agent's version.
+    pub agent_version: Option<String>,
+    /// Its boot.
+    pub boot_id: Option<String>,
+    /// Its current run and the latest number in it.
+    pub run: Option<String>,
+    /// See [`ShownInstance::run`].
+    pub sequence: u64,
+    /// The digest of what is open by its word.
+    pub set_digest: Option<String>,
+    /// What is open, the gravest first.
+    pub drifts: Vec<ShownDrift>,
+    /// What happened there, the latest first.
+    pub moments: Vec<ShownMoment>,
+    /// Moments that its agent had no room for.
+    pub dropped_moments: u64,
+    /// Held values whose beginning can no longer be proven.
+    pub held_unproven: u64,
+    /// What has and has not been verified.
+    #[schema(value_type = Object)]
+    pub coverage: Option<Value>,
+}
+
+/// Something that is open.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownDrift {
+    /// Its name.
+    pub id: String,
+    /// Whether the collector says so, and not the agent.
+    pub raised: bool,
+    /// How bad it is by itself.
+    pub severity: String,
+    /// When the collector heard of it, in milliseconds since 1970.
+    pub opened_at_ms: i64,
+    /// The drift; none beyond the gravest 10,000.
+    #[schema(value_type = Object)]
+    pub drift: Option<Value>,
+    /// What the image has there, from the collector's own copy of the manifest.
+    #[schema(value_type = Object)]
+    pub expected: Option<Value>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownMoment {
+    /// When the collector heard of it, in milliseconds since 1970.
+    pub received_at_ms: i64,
+    /// When it was by the agent's clock, in milliseconds since 1970.
+    pub agent_clock_ms: i64,
+    /// What it was.
+    #[schema(value_type = Object)]
+    pub drift: Option<Value>,
+}
+
+impl ListedInstance {
+    pub(super) fn of(instance: &Instance, heartbeat: Duration, now_ms: i64) -> Self {
+        let image = instance.image.as_ref();
+        ListedInstance {
+            id: instance.id.clone(),
+            fleet: instance.fleet.clone(),
+            state: instance::state(instance, heartbeat, now_ms)
+                .word()
+                .to_owned(),
+            cloud_id: instance.cloud_id.clone(),
+            proven: instance.proven,
+            image: image.map(|image| format!("{} {} {}", image.name, image.version, image.build)),
+            open: instance.all_open(),
+            severity: instance.severity.as_ref().map(ToString::to_string),
+            heard_at_ms: instance.heard_at_ms,
+            enrolled_at_ms: instance.enrolled_at_ms,
+            drifted_since_ms: instance.drifted_since_ms,
+            clean_since_ms: instance.clean_since_ms,
+            hold: instance
+                .hold
+                .as_ref()
+                .map(|hold| format!("{} ({})", hold.reason, hold.by)),
+            standing_reason: instance.standing_reason.clone(),
+        }
+    }
+}
+
+impl ShownInstance {
+    pub(super) fn of(
+        instance: &Instance,
+        open: Vec<Opened>,
+        expected: &HashMap<TreePath, Shown>,
+        moments: Vec<Kept>,
+        coverage: Option<&str>,
+        heartbeat: Duration,
+        now_ms: i64,
+    ) -> Self {
+        let unknown_image = || "its image is not registered".to_owned();
+        let heard = instance.heard_at_ms.is_some();
+        ShownInstance {
+            listed: ListedInstance::of(instance, heartbeat, now_ms),
+            manifest: instance
+                .image
+                .as_ref()
+                .map(|image| image.manifest.to_string()),
+            reported_manifest: instance.reported_manifest.map(|digest| digest.to_string()),
+            unverifiable: instance
+                .unverifiable
+                .clone()
+                .or_else(|| (heard && !instance.image_known).then(unknown_image)),
+            certificate_until_ms: instance.certificate_until_ms,
+            agent_version: instance.agent_version.clone(),
+            boot_id: instance.boot_id.clone(),
+            run: instance.run.map(|run| run.to_string()),
+            sequence: instance.sequence,
+            set_digest: instance.set_digest.map(|digest| digest.to_string()),
+            drifts: open
+                .into_iter()
+                .map(|open| shown_drift(open, expected))
+                .collect(),
+            moments: moments.into_iter().map(shown_moment).collect(),
+            dropped_moments: instance.dropped_moments,
+            held_unproven: instance.held_unproven,
+            coverage: coverage.and_then(|text| serde_json::from_str(text).ok()),
+        }
+    }
+}
+
+fn shown_drift(open: Opened, expected: &HashMap<TreePath, Shown>) -> ShownDrift {
+    let there = open
+        .drift
+        .as_ref()
+        .and_then(|drift| expected.get(&drift.path));
+    ShownDrift {
+        id: open.id.to_string(),
+        raised: open.raised,
+        severity: severity(open.rank).to_string(),
+        opened_at_ms: open.opened_at_ms,
+        expected: there.and_then(|shown| serde_json::to_value(shown).ok()),
+        drift: open
+            .drift
+            .and_then(|drift| serde_json::to_value(drift).ok()),
+    }
+}
+
+fn shown_moment(kept: Kept) -> ShownMoment {
+    ShownMoment {
+        received_at_ms: kept.received_at_ms,
+        agent_clock_ms: kept.agent_clock_ms,
+        drift: kept
+            .drift
+            .and_then(|drift| serde_json::to_value(drift).ok()),
+    }
+}
+
+/// What the image of an instance has at the paths that drifted: from our copy of the manifest, never from the report.
+/// Blocking. Where we hold no copy, or cannot read it, nothing is shown and the log says why.
+pub(super) fn expected(app: &App, registered: Blake3, open: &[Opened]) -> HashMap<TreePath, Shown> {
+    let mut found = HashMap::new();
+    for drift in open.iter().filter_map(|open| open.drift.as_ref()) {
+        match app.shelf.expected(registered, &drift.path) {
+            Ok(Some(there)) => {
+                found.insert(drift.path.clone(), Shown::from(&there.entry));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::api::error_chain(&error),
+                    "what was expected cannot be looked up"
+                );
+                break;
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,217 @@
+//! Receives the command line, and hands on what the running collector answers, as a table or as JSON.
+//!
+//! A subcommand's module has a clap `Command` enum and
+//! `pub async fn run(command: Command, client: &Client, shown: Shown) -> Result<ExitCode, CliError>`.
+
+pub mod client;
+pub mod table;
+
+pub mod image;
+pub mod instance;
+pub mod key;
+pub mod ledger;
+pub mod operator;
+pub mod order;
+pub mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use client::{Address, Client, ClientError};
+pub use table::{Shown, Table};
+
+use crate::config::{self, ConfigError, Flags};
+use crate::serve::{self, ServeError};
+
+/// Has drifted instances replaced from the last good image.
+#[derive(Debug, Parser)]
+#[command(name = "driftmark-collector", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    address: Address,
+    /// Prints JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Runs the collector
+    Serve {
+        /// The configuration; without it the drop-ins of collector.d
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where agents connect
+        #[arg(long, value_name = "ADDR:PORT")]
+        agents: Option<std::net::SocketAddr>,
+        /// Where operators connect
+        #[arg(long, value_name = "ADDR:PORT")]
+        operators: Option<std::net::SocketAddr>,
+    },
+    /// Join tokens, with which instances enrol
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Operator tokens
+    #[command(subcommand)]
+    Operator(operator::Command),
+    /// Registered images and their channels
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Keys that may sign images
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Instances
+    #[command(subcommand)]
+    Instance(instance::Command),
+    /// Replacements
+    #[command(subcommand)]
+    Order(order::Command),
+    /// Every decision
+    #[command(subcommand)]
+    Ledger(ledger::Command),
+    /// Checks a configuration without running it
+    CheckConfig {
+        /// The configuration; without it the drop-ins of collector.d
+        file: Option<PathBuf>,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is refused.
+    #[error("use the configuration")]
+    Config(#[from] ConfigError),
+    /// The collector cannot run.
+    #[error("run the collector")]
+    Serve(#[from] ServeError),
+    /// The running collector did not give what was asked for.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file named on the command line cannot be read.
+    #[error("read {}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What the command line says makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The answer cannot be printed.
+    #[error("print the answer")]
+    Print(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// The exit code, after sysexits.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => 64,
+            CliError::Input { .. } => 66,
+            CliError::Config(_) => 78,
+            CliError::Serve(error) => error.exit_code(),
+            CliError::Client(ClientError::Read { .. }) => 66,
+            CliError::Client(ClientError::Setup(_)) => 64,
+            CliError::Client(ClientError::Refused {
+                status: 401 | 403, ..
+            }) => 77,
+            CliError::Client(ClientError::Refused { status: 500, .. }) => 70,
+            CliError::Client(ClientError::Refused { .. }) => 1,
+            CliError::Client(ClientError::Ask { .. }) => 69,
+            CliError::Client(_) => 76,
+            CliError::Print(_) => 74,
+        }
+    }
+}
+
+/// The whole program: flags → config → run → exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("driftmark-collector: {}", crate::api::error_chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let shown = if cli.json { Shown::Json } else { Shown::Table };
+    match cli.command {
+        Command::Serve {
+            config: file,
+            agents,
+            operators,
+        } => {
+            let config = config::load(
+                file.as_deref(),
+                Flags {
+                    data: cli.address.data,
+                    agents,
+                    operators,
+                },
+            )?;
+            serve::run(config)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::CheckConfig { file } => {
+            let config = config::load(
+                file.as_deref(),
+                Flags {
+                    data: cli.address.data,
+                    ..Flags::default()
+                },
+            )?;
+            serve::check_fleets(&config)?;
+            table::say("the configuration is good")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        command => {
+            let client = Client::of(&cli.address)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(ask(command, &client, shown))
+        }
+    }
+}
+
+async fn ask(command: Command, client: &Client, shown: Shown) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Token(command) => token::run(command, client, shown).await,
+        Command::Operator(command) => operator::run(command, client, shown).await,
+        Command::Image(command) => image::run(command, client, shown).await,
+        Command::Key(command) => key::run(command, client, shown).await,
+        Command::Instance(command) => instance::run(command, client, shown).await,
+        Command::Order(command) => order::run(command, client, shown).await,
+        Command::Ledger(command) => ledger::run(command, client, shown).await,
+        Command::Serve { .. } | Command::CheckConfig { .. } => {
+            unreachable!("these ask no running collector")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

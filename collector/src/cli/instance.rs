@@ -1,0 +1,312 @@
+//! `instance list · show · hold · release · retire`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::client::segment;
+use super::table::{Paint, Table, print_json, say};
+use super::{CliError, Client, Shown};
+use crate::api::instances::{
+    Because, Instances, ListedInstance, Release, ShownDrift, ShownInstance,
+};
+use crate::clock::{ago, now_ms, rfc3339};
+
+/// What to do with instances.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Lists instances
+    List {
+        /// Of one fleet
+        #[arg(long, value_name = "NAME")]
+        fleet: Option<String>,
+        /// In one state: enrolled, clean, drifted, unverifiable, silent, stopped, replaced, retired
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Shows an instance: what drifted, and what its image has there
+    Show {
+        /// Its id, `i-…`
+        id: String,
+        /// At most so many drifts and moments
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Lets no order touch an instance
+    Hold {
+        /// Its id, `i-…`
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lifts the hold on an instance
+    Release {
+        /// Its id, `i-…`
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Also lets a certificate that expired more than 30 days ago be renewed within the hour
+        #[arg(long)]
+        renewal: bool,
+    },
+    /// Takes an instance out for good
+    Retire {
+        /// Its id, `i-…`
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// The collector's refusal, or none could be asked.
+pub async fn run(command: Command, client: &Client, shown: Shown) -> Result<ExitCode, CliError> {
+    match command {
+        Command::List { fleet, state } => {
+            let instances = all(client, fleet.as_deref(), state.as_deref()).await?;
+            match shown {
+                Shown::Json => print_json(&instances)?,
+                Shown::Table => table(&instances).print("no instances")?,
+            }
+        }
+        Command::Show { id, limit } => {
+            let path = format!("/v1/instances/{}?limit={limit}", segment(&id));
+            let instance: ShownInstance = client.get(&path).await?;
+            match shown {
+                Shown::Json => print_json(&instance)?,
+                Shown::Table => show(&instance)?,
+            }
+        }
+        Command::Hold { id, reason } => {
+            act(client, &id, "hold", &Because { reason }, shown).await?;
+        }
+        Command::Release {
+            id,
+            reason,
+            renewal,
+        } => {
+            act(client, &id, "release", &Release { reason, renewal }, shown).await?;
+        }
+        Command::Retire { id, reason } => {
+            act(client, &id, "retire", &Because { reason }, shown).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn all(
+    client: &Client,
+    fleet: Option<&str>,
+    state: Option<&str>,
+) -> Result<Vec<ListedInstance>, CliError> {
+    let mut filter = String::new();
+    for (name, value) in [("fleet", fleet), ("state", state)] {
+        if let Some(value) = value {
+            filter.push_str(&format!("&{name}={}", segment(value)));
+        }
+    }
+    let (mut instances, mut after) = (Vec::new(), Some(0));
+    while let Some(place) = after {
+        let page: Instances = client
+            .get(&format!("/v1/instances?after={place}{filter}"))
+            .await?;
+        instances.extend(page.instances);
+        after = page.next;
+    }
+    Ok(instances)
+}
+
+async fn act<B: serde::Serialize>(
+    client: &Client,
+    id: &str,
+    verb: &str,
+    body: &B,
+    shown: Shown,
+) -> Result<(), CliError> {
+    let instance: ListedInstance = client
+        .post(&format!("/v1/instances/{}/{verb}", segment(id)), body)
+        .await?;
+    match shown {
+        Shown::Json => print_json(&instance)?,
+        Shown::Table => table(&[instance]).print("")?,
+    }
+    Ok(())
+}
+
+fn table(instances: &[ListedInstance]) -> Table {
+    let mut table = Table::of(&[
+        "INSTANCE", "FLEET", "STATE", "OPEN", "WORST", "IMAGE", "CLOUD ID", "HEARD", "HOLD",
+    ]);
+    let now_ms = now_ms();
+    for instance in instances {
+        let cloud_id = instance.cloud_id.clone().unwrap_or_else(|| "-".into());
+        table.row([
+            (instance.id.clone(), Paint::Plain),
+            (instance.fleet.clone(), Paint::Plain),
+            (instance.state.clone(), paint(&instance.state)),
+            (
+                instance.open.to_string(),
+                if instance.open > 0 {
+                    Paint::Bad
+                } else {
+                    Paint::Plain
+                },
+            ),
+            (
+                instance.severity.clone().unwrap_or_else(|| "-".into()),
+                Paint::Plain,
+            ),
+            (
+                instance.image.clone().unwrap_or_else(|| "-".into()),
+                Paint::Plain,
+            ),
+            (
+                if instance.proven {
+                    cloud_id
+                } else {
+                    format!("{cloud_id} (claimed)")
+                },
+                Paint::Plain,
+            ),
+            (
+                instance
+                    .heard_at_ms
+                    .map_or_else(|| "never".into(), |at_ms| ago(now_ms, at_ms)),
+                Paint::Plain,
+            ),
+            (
+                instance.hold.clone().unwrap_or_else(|| "-".into()),
+                Paint::Odd,
+            ),
+        ]);
+    }
+    table
+}
+
+fn paint(state: &str) -> Paint {
+    match state {
+        "clean" => Paint::Good,
+        "drifted" => Paint::Bad,
+        "silent" | "unverifiable" => Paint::Odd,
+        _ => Paint::Plain,
+    }
+}
+
+fn show(instance: &ShownInstance) -> Result<(), CliError> {
+    let mut facts = Table::of(&["INSTANCE", ""]);
+    let listed = &instance.listed;
+    let none = || "-".to_owned();
+    facts.row([
+        ("id".to_owned(), Paint::Plain),
+        (listed.id.clone(), Paint::Plain),
+    ]);
+    facts.row([
+        ("state".to_owned(), Paint::Plain),
+        (listed.state.clone(), paint(&listed.state)),
+    ]);
+    for (name, value) in [
+        ("fleet", listed.fleet.clone()),
+        ("cloud id", listed.cloud_id.clone().unwrap_or_else(none)),
+        (
+            "proven",
+            if listed.proven { "yes" } else { "no" }.to_owned(),
+        ),
+        ("image", listed.image.clone().unwrap_or_else(none)),
+        (
+            "manifest",
+            instance.reported_manifest.clone().unwrap_or_else(none),
+        ),
+        (
+            "unverifiable",
+            instance.unverifiable.clone().unwrap_or_else(none),
+        ),
+        ("enrolled", rfc3339(listed.enrolled_at_ms)),
+        ("heard", listed.heard_at_ms.map_or_else(none, rfc3339)),
+        ("certificate until", rfc3339(instance.certificate_until_ms)),
+        ("agent", instance.agent_version.clone().unwrap_or_else(none)),
+        ("hold", listed.hold.clone().unwrap_or_else(none)),
+        ("open", listed.open.to_string()),
+    ] {
+        facts.plain([name.to_owned(), value]);
+    }
+    facts.print("")?;
+    if !instance.drifts.is_empty() {
+        say("")?;
+        let mut drifts = Table::of(&[
+            "SEVERITY", "KIND", "PATH", "CHANGED", "EXPECTED", "FOUND", "OPEN FOR",
+        ]);
+        for drift in &instance.drifts {
+            drifts.row(drift_row(drift));
+        }
+        drifts.print("")?;
+    }
+    Ok(())
+}
+
+fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {
+    let text = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(words)) => words
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(","),
+        _ => String::new(),
+    };
+    let field = |name: &str| text(open.drift.as_ref().and_then(|drift| drift.get(name)));
+    let found = open.drift.as_ref().and_then(|drift| drift.get("found"));
+    let severe = matches!(open.severity.as_str(), "high" | "critical");
+    let detail = field("detail");
+    [
+        (
+            open.severity.clone(),
+            if severe { Paint::Bad } else { Paint::Plain },
+        ),
+        (field("kind"), Paint::Plain),
+        (path(open.drift.as_ref()), Paint::Plain),
+        (field("changed"), Paint::Plain),
+        (attributes(open.expected.as_ref()), Paint::Plain),
+        (
+            if detail.is_empty() {
+                attributes(found)
+            } else {
+                detail
+            },
+            Paint::Plain,
+        ),
+        (ago(now_ms(), open.opened_at_ms), Paint::Plain),
+    ]
+}
+
+fn path(drift: Option<&Value>) -> String {
+    let path = drift.and_then(|drift| drift.get("path")).cloned();
+    match path.and_then(|path| serde_json::from_value::<drift::TreePath>(path).ok()) {
+        Some(path) => path.to_text(),
+        None => "(one of many)".to_owned(),
+    }
+}
+
+/// Kind, mode, owner, size and the beginning of the digest: what fits on a line.
+fn attributes(shown: Option<&Value>) -> String {
+    let shown =
+        shown.and_then(|shown| serde_json::from_value::<drift::entry::Shown>(shown.clone()).ok());
+    let Some(shown) = shown else {
+        return "-".to_owned();
+    };
+    let mut text = format!("{} {} {}:{}", shown.kind, shown.mode, shown.uid, shown.gid);
+    if let Some(size) = shown.size {
+        text.push_str(&format!(" {size}B"));
+    }
+    if let Some(content) = shown.content {
+        text.push_str(&format!(" {}", &content.to_string()[..12]));
+    }
+    if let Some(target) = shown.target {
+        text.push_str(&format!(" -> {target}"));
+    }
+    text
+}
