@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use crate::lab::{COLLECTOR, Lab};
@@ -154,6 +156,59 @@ impl Collector {
         &self.operators
     }
 
+    /// Writes another fleets file under the running collector, whole from one moment to the next.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_fleets(&self, fleets: &str) -> Result<()> {
+        fleets.clone_into(
+            &mut self
+                .options
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .fleets,
+        );
+        let (new, file) = (
+            self.directory.join("fleets.new"),
+            self.directory.join("fleets.toml"),
+        );
+        fs::write(&new, fleets)
+            .and_then(|()| fs::rename(&new, &file))
+            .context("write the fleets file")
+    }
+
+    /// Asks its database, which it goes on using, for what no interface shows; one text a row, columns between `|`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn database(&self, query: &str) -> Result<Vec<String>> {
+        let database = Connection::open_with_flags(
+            self.data().join("collector.db"),
+            OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )
+        .context("open the collector's database")?;
+        let mut statement = database.prepare(query).context("understand a query")?;
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            let cells = (0..columns).map(|column| row.get_ref(column).map(cell));
+            Ok(cells.collect::<Result<Vec<_>, _>>()?.join("|"))
+        });
+        rows.context("ask the collector's database")?
+            .collect::<Result<_, _>>()
+            .context("read the collector's database")
+    }
+
+    /// The process of the running collector, as this process sees it; in a lab it is that of `nsenter`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn id(&self) -> Result<u32> {
+        self.slot()
+            .as_ref()
+            .map(Running::id)
+            .context("the collector does not run")
+    }
+
     /// Changes what it is started with the next time.
     pub fn set_environment(&self, environment: Vec<(String, String)>) {
         self.options
@@ -234,7 +289,7 @@ impl Collector {
         }
         let answer: Value =
             serde_json::from_str(&self.cli(arguments)?).context("read the token")?;
-        let token = answer["token"].as_str().context("an answer with a token")?;
+        let token = answer["text"].as_str().context("an answer with a token")?;
         ensure!(token.starts_with("dmjt1."), "{token:?} is not a join token");
         Ok(token.to_owned())
     }
@@ -261,4 +316,15 @@ impl Collector {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.port())
+}
+
+/// A value of the database as text.
+fn cell(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
 }

@@ -29,6 +29,7 @@ pub struct Fleet {
     pub image: Image,
     /// What signs images.
     pub keys: Keys,
+    replacer: String,
 }
 
 /// What a story wants to be otherwise.
@@ -42,15 +43,19 @@ pub struct FleetOptions {
     pub agent: String,
     /// The image's version.
     pub version: String,
+    /// The replacer as TOML, where it is not the lab's cloud.
+    pub replacer: Option<String>,
 }
 
 impl Default for FleetOptions {
     fn default() -> Self {
         FleetOptions {
-            policy: "mode = \"replace\"\ngrace = \"0s\"\nparallel = 1\nstop-above = \"50%\"\n".to_owned(),
+            policy: "mode = \"replace\"\ngrace = \"0s\"\nparallel = 1\nstop-above = \"50%\"\n"
+                .to_owned(),
             configuration: "heartbeat = \"1s\"\n".to_owned(),
             agent: "[scan]\nquick-interval = \"1s\"\n".to_owned(),
             version: "1".to_owned(),
+            replacer: None,
         }
     }
 }
@@ -67,21 +72,39 @@ impl Fleet {
         let image = recipe(options).build(&workshop, &agent, &keys)?;
         let lab = Arc::new(Lab::new()?);
         let socket = lab.directory().join("cloud.sock");
-        let fleets = format!(
-            "[[fleet]]\nname = \"{FLEET}\"\nchannel = \"stable\"\n{}replacer = {{ command = {}, timeout = \"2m\" }}\n",
-            options.policy,
-            cloud::command(&socket)?
-        );
+        let replacer = match &options.replacer {
+            Some(replacer) => replacer.clone(),
+            None => format!(
+                "{{ command = {}, timeout = \"2m\" }}",
+                cloud::command(&socket)?
+            ),
+        };
+        let fleets = fleets(&options.policy, &replacer);
         let configuration = options.configuration.clone();
-        let collector = CollectorOptions { fleets, configuration, ..CollectorOptions::default() };
+        let collector = CollectorOptions {
+            fleets,
+            configuration,
+            ..CollectorOptions::default()
+        };
         let collector = Arc::new(Collector::in_lab(&lab, collector)?);
-        collector.cli(["key", "add"].iter().map(AsRef::as_ref).chain([keys.public.as_os_str()]))?;
+        collector.cli(
+            ["key", "add"]
+                .iter()
+                .map(AsRef::as_ref)
+                .chain([keys.public.as_os_str()]),
+        )?;
         let fleet = Self {
-            cloud: Cloud::new(Arc::clone(&lab), Arc::clone(&collector), FLEET, image.clone()),
+            cloud: Cloud::new(
+                Arc::clone(&lab),
+                Arc::clone(&collector),
+                FLEET,
+                image.clone(),
+            ),
             collector,
             lab,
             image,
             keys,
+            replacer,
         };
         fleet.register(&fleet.image)?;
         fleet.cloud.serve(&socket)?;
@@ -94,7 +117,99 @@ impl Fleet {
     /// The collector refuses it.
     pub fn register(&self, image: &Image) -> Result<()> {
         let manifest = image.manifest.to_str().context("a path that is text")?;
-        self.collector.cli(["image", "add", manifest, "--channel", "stable"]).map(drop)
+        self.collector
+            .cli(["image", "add", manifest, "--channel", "stable"])
+            .map(drop)
+    }
+
+    /// Has another policy hold from the collector's next look at it, which is within a second.
+    ///
+    /// # Errors
+    /// The fleets file cannot be written.
+    pub fn set_policy(&self, policy: &str) -> Result<()> {
+        self.collector.set_fleets(&fleets(policy, &self.replacer))
+    }
+
+    /// All orders as the collector has them, the newest first.
+    ///
+    /// # Errors
+    /// The collector does not answer.
+    pub fn orders(&self) -> Result<Vec<Value>> {
+        let listed = self.collector.json(["order", "list", "--all"])?;
+        Ok(listed.as_array().context("a list of orders")?.clone())
+    }
+
+    /// Waits until the newest order for an instance is in this state; gives it.
+    ///
+    /// # Errors
+    /// The time is over; the message has all orders.
+    pub fn wait_for_order(&self, instance: &str, state: &str, limit: Duration) -> Result<Value> {
+        let mut all = Vec::new();
+        let waited = until(
+            &format!("an order for {instance} to be {state}"),
+            limit,
+            || {
+                all = self.orders()?;
+                let newest = all.iter().find(|order| order["instance"] == instance);
+                Ok(newest.filter(|order| order["state"] == state).cloned())
+            },
+        );
+        waited.with_context(|| {
+            format!(
+                "the orders: {all:#?}\nthe collector:\n{}",
+                self.collector.output()
+            )
+        })
+    }
+
+    /// The ledger, the oldest entry first; a story has fewer entries than a page.
+    ///
+    /// # Errors
+    /// The collector does not answer.
+    pub fn ledger(&self) -> Result<Vec<Value>> {
+        let listed = self.collector.json(["ledger", "list", "--limit", "1000"])?;
+        let mut entries = listed.as_array().context("a list of entries")?.clone();
+        entries.reverse();
+        Ok(entries)
+    }
+
+    /// The kinds of the ledger's entries about one instance, order, image or key, the oldest first.
+    ///
+    /// # Errors
+    /// The collector does not answer.
+    pub fn ledger_about(&self, subject: &str) -> Result<Vec<String>> {
+        let about = |entry: &Value| {
+            (entry["subject"] == subject)
+                .then(|| entry["kind"].as_str().unwrap_or_default().to_owned())
+        };
+        Ok(self.ledger()?.iter().filter_map(about).collect())
+    }
+
+    /// One instance with everything that the collector knows of it.
+    ///
+    /// # Errors
+    /// The collector does not know it.
+    pub fn show(&self, id: &str) -> Result<Value> {
+        self.collector
+            .json(["instance", "show", id, "--limit", "1000"])
+    }
+
+    /// The paths that are open on an instance, sorted.
+    ///
+    /// # Errors
+    /// The collector does not know it.
+    pub fn open_paths(&self, id: &str) -> Result<Vec<String>> {
+        let shown = self.show(id)?;
+        let drifts = shown["drifts"].as_array().context("a list of drifts")?;
+        let path = |drift: &Value| {
+            drift["drift"]["path"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut paths: Vec<_> = drifts.iter().map(path).collect();
+        paths.sort();
+        Ok(paths)
     }
 
     /// All instances as the collector has them.
@@ -112,7 +227,10 @@ impl Fleet {
     /// # Errors
     /// The collector does not answer, or knows no such machine.
     pub fn instance(&self, cloud_id: &str) -> Result<Value> {
-        let found = self.instances()?.into_iter().find(|instance| instance["cloud_id"] == cloud_id);
+        let found = self
+            .instances()?
+            .into_iter()
+            .rfind(|instance| instance["cloud_id"] == cloud_id);
         found.with_context(|| format!("the collector knows no machine {cloud_id}"))
     }
 
@@ -126,7 +244,12 @@ impl Fleet {
             last = self.instance(cloud_id).unwrap_or_default();
             Ok((last["state"] == state).then(|| last.clone()))
         });
-        waited.with_context(|| format!("the last row: {last}\nthe collector:\n{}", self.collector.output()))
+        waited.with_context(|| {
+            format!(
+                "the last row: {last}\nthe collector:\n{}",
+                self.collector.output()
+            )
+        })
     }
 
     /// Launches so many machines and waits until all are clean; gives their cloud ids.
@@ -135,8 +258,13 @@ impl Fleet {
     /// One did not come up, or is not clean in time.
     pub fn launch_clean(&self, count: usize) -> Result<Vec<String>> {
         let ids: Vec<String> = std::thread::scope(|scope| {
-            let booting: Vec<_> = (0..count).map(|_| scope.spawn(|| self.cloud.launch())).collect();
-            booting.into_iter().map(|thread| thread.join().expect("launching does not panic")).collect::<Result<_>>()
+            let booting: Vec<_> = (0..count)
+                .map(|_| scope.spawn(|| self.cloud.launch()))
+                .collect();
+            booting
+                .into_iter()
+                .map(|thread| thread.join().expect("launching does not panic"))
+                .collect::<Result<_>>()
         })?;
         for id in &ids {
             self.wait_for(id, "clean", Duration::from_secs(120))?;
@@ -145,8 +273,17 @@ impl Fleet {
     }
 }
 
+/// The text of a fleets file with the one fleet.
+fn fleets(policy: &str, replacer: &str) -> String {
+    format!("[[fleet]]\nname = \"{FLEET}\"\nchannel = \"stable\"\n{policy}replacer = {replacer}\n")
+}
+
 /// The image of a fleet with these options.
 pub fn recipe(options: &FleetOptions) -> Recipe {
     let recipe = Recipe::new(FLEET, &options.version);
-    recipe.file("/usr/lib/driftmark/agent.d/50-fleet.toml", 0o644, options.agent.clone())
+    recipe.file(
+        "/usr/lib/driftmark/agent.d/50-fleet.toml",
+        0o644,
+        options.agent.clone(),
+    )
 }

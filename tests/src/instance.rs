@@ -139,6 +139,20 @@ impl Instance {
         Ok(command)
     }
 
+    /// A command that sees its files and is no process of it: it neither shows there nor holds up a halt.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn command_beside(&self, program: &str) -> Result<Command> {
+        let container = self
+            .container
+            .as_ref()
+            .with_context(|| format!("{} does not run", self.name))?;
+        let mut command = self.place.sandbox.command("nsenter");
+        command.args(["--target", &container.leader, "--mount", "--", program]);
+        Ok(command)
+    }
+
     /// Runs a line of shell on it and gives the standard output.
     ///
     /// # Errors

@@ -59,8 +59,22 @@ impl Intrusion {
     /// # Errors
     /// The instance does not run.
     pub fn plant(self, instance: &Instance) -> Result<()> {
+        instance.exec(&self.line()).map(drop)
+    }
+
+    /// Plants all of them in one go, as a script does: nobody looks in between.
+    ///
+    /// # Errors
+    /// The instance does not run.
+    pub fn plant_all(instance: &Instance) -> Result<()> {
+        instance
+            .exec(&Self::ALL.map(Self::line).join("; "))
+            .map(drop)
+    }
+
+    fn line(self) -> String {
         let path = self.path();
-        let line = match self {
+        match self {
             Intrusion::ChangedProgram => format!(
                 "touch -r {path} /run/.time; \
                  printf '#!/bin/sh\\necho \"uid=0(root) gid=0(root)\"; exit\\n' | dd of={path} conv=notrunc status=none; \
@@ -72,7 +86,6 @@ impl Intrusion {
                 )
             }
             Intrusion::SetuidShell => format!("cp /bin/sh {path}; chmod 4755 {path}"),
-        };
-        instance.exec(&line).map(drop)
+        }
     }
 }

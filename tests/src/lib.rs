@@ -3,8 +3,9 @@
 //!
 //! In the order in which a story uses them: a [`sandbox`] is the private machine, an [`image`] is what boots in it,
 //! a [`lab`] is the sandbox with a network and its [`instance`]s, an [`intrusion`] is what goes wrong there.
-//! A [`collector`] judges, and a [`cloud`] replaces.
-//! [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look at.
+//! A [`collector`] judges, and a [`cloud`] replaces; all of them together are a [`fleet`].
+//! [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look at. A [`tree`] is a small file
+//! system tree with an agent that watches it, a [`sender`] is an instance that is nothing but its reports.
 #![forbid(unsafe_code)]
 
 pub mod apt;
@@ -19,6 +20,8 @@ pub mod loopfs;
 pub mod patience;
 pub mod process;
 pub mod sandbox;
+pub mod sender;
+pub mod tree;
 
 pub use cloud::Cloud;
 pub use collector::{Collector, CollectorOptions};
@@ -29,3 +32,5 @@ pub use lab::Lab;
 pub use loopfs::{FileSystem, LoopFs};
 pub use process::{Program, Running};
 pub use sandbox::Sandbox;
+pub use sender::Sender;
+pub use tree::Tree;
