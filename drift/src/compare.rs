@@ -16,7 +16,7 @@ use crate::report::HeldValue;
 
 pub use judgement::{Expectation, judge, judge_cover, judge_missing};
 pub use links::{LinkGroups, Settled};
-pub use merge::{Met, Merge};
+pub use merge::{Merge, Met};
 
 use crate::entry::Entry;
 
@@ -59,22 +59,35 @@ pub fn compare<S: Source>(
     for observation in observations {
         match observation {
             Observation::Gap(gap) => {
-                merge.pass_over(&gap.path, &mut |missing| judge_missing(&expectation, &missing, sink))?;
+                let missing = &mut |missing: Entry| judge_missing(&expectation, &missing, sink);
+                merge.cover(&gap.path, missing, &mut |covered| groups.cover(&covered))?;
                 sink(Finding::Gap(gap));
             }
             Observation::Found(found) => {
                 let path = &found.entry.path;
-                let met = merge.meet(path, &mut |missing| judge_missing(&expectation, &missing, sink))?;
+                let met = merge.meet(path, &mut |missing| {
+                    judge_missing(&expectation, &missing, sink)
+                })?;
                 let entry = met.map(|met| met.entry);
                 if let Some(settled) = groups.hold_or_settle(entry, found) {
-                    judge(&expectation, settled.expected.as_ref(), &settled.found, sink);
+                    judge(
+                        &expectation,
+                        settled.expected.as_ref(),
+                        &settled.found,
+                        sink,
+                    );
                 }
             }
         }
     }
     merge.finish(&mut |missing| judge_missing(&expectation, &missing, sink))?;
     for settled in groups.settle() {
-        judge(&expectation, settled.expected.as_ref(), &settled.found, sink);
+        judge(
+            &expectation,
+            settled.expected.as_ref(),
+            &settled.found,
+            sink,
+        );
     }
     Ok(())
 }

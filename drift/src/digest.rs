@@ -104,7 +104,10 @@ fn from_hex(text: &str) -> Result<[u8; 32], BadDigest> {
 }
 
 fn nibble(digit: u8) -> Result<u8, BadDigest> {
-    (digit as char).to_digit(16).map(|value| value as u8).ok_or(BadDigest)
+    (digit as char)
+        .to_digit(16)
+        .map(|value| value as u8)
+        .ok_or(BadDigest)
 }
 
 #[cfg(test)]

@@ -30,7 +30,11 @@ impl JoinToken {
     /// The text that an operator copies.
     pub fn to_text(&self) -> String {
         let json = serde_json::to_vec(self).expect("a plain struct");
-        format!("{}{}", Self::PREFIX, base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json))
+        format!(
+            "{}{}",
+            Self::PREFIX,
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json)
+        )
     }
 
     /// Reads the text, with or without white space around it.
@@ -43,9 +47,15 @@ impl JoinToken {
             return Err(BadToken);
         }
         let encoded = text.strip_prefix(Self::PREFIX).ok_or(BadToken)?;
-        let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).map_err(|_| BadToken)?;
+        let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(encoded)
+            .map_err(|_| BadToken)?;
         let token: JoinToken = serde_json::from_slice(&json).map_err(|_| BadToken)?;
-        if token.url.starts_with("https://") { Ok(token) } else { Err(BadToken) }
+        if token.url.starts_with("https://") {
+            Ok(token)
+        } else {
+            Err(BadToken)
+        }
     }
 }
 
@@ -119,8 +129,15 @@ mod tests {
 
     #[test]
     fn a_token_survives_copying_and_nothing_else_is_one() {
-        let token = JoinToken { url: "https://10.0.0.1:8443".into(), ca: Sha256::of(b"ca"), secret: "s".into() };
-        assert_eq!(JoinToken::parse(&format!(" {}\n", token.to_text())), Ok(token));
+        let token = JoinToken {
+            url: "https://10.0.0.1:8443".into(),
+            ca: Sha256::of(b"ca"),
+            secret: "s".into(),
+        };
+        assert_eq!(
+            JoinToken::parse(&format!(" {}\n", token.to_text())),
+            Ok(token)
+        );
         for bad in ["", "dmjt1.", "dmjt1.e30", "dmjt2.e30"] {
             assert_eq!(JoinToken::parse(bad), Err(BadToken), "{bad}");
         }

@@ -163,11 +163,22 @@ impl Entry {
         note(Attribute::Links, self.links != found.links);
         note(Attribute::Kind, self.node.kind() != found.node.kind());
         match (&self.node, &found.node) {
-            (Node::File { size, content }, Node::File { size: found_size, content: found_content }) => {
+            (
+                Node::File { size, content },
+                Node::File {
+                    size: found_size,
+                    content: found_content,
+                },
+            ) => {
                 note(Attribute::Size, size != found_size);
                 note(Attribute::Content, content != found_content);
             }
-            (Node::Symlink { target }, Node::Symlink { target: found_target }) => {
+            (
+                Node::Symlink { target },
+                Node::Symlink {
+                    target: found_target,
+                },
+            ) => {
                 note(Attribute::Target, target != found_target);
             }
             (Node::CharDevice(device), Node::CharDevice(found_device))

@@ -117,7 +117,13 @@ impl Drift {
         part(self.kind.word().as_bytes());
         part(self.path.as_bytes());
         part(&self.changed.bits().to_le_bytes());
-        part(&self.found.as_ref().map(|shown| serde_json::to_vec(shown).expect("a plain struct")).unwrap_or_default());
+        part(
+            &self
+                .found
+                .as_ref()
+                .map(|shown| serde_json::to_vec(shown).expect("a plain struct"))
+                .unwrap_or_default(),
+        );
         part(self.detail.as_deref().unwrap_or_default().as_bytes());
         DriftId(hasher.finalize().into())
     }

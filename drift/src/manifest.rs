@@ -16,10 +16,12 @@
 
 mod blocks;
 mod builder;
+mod encoder;
 mod entries;
 mod layout;
 mod origin;
 mod record;
+mod whole;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -54,8 +56,12 @@ pub trait Source {
 impl<T: AsRef<[u8]>> Source for T {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
         let bytes = self.as_ref();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = start.checked_add(buffer.len()).filter(|&end| end <= bytes.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let end = start
+            .checked_add(buffer.len())
+            .filter(|&end| end <= bytes.len());
         let end = end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(&bytes[start..end]);
         Ok(())
@@ -150,17 +156,30 @@ impl<S: Source> UnverifiedManifest<S> {
     ///
     /// # Errors
     /// No good signature by a trusted key, or one that is about another manifest.
-    pub fn verify(self, envelope: &Envelope, trusted: &[TrustedKey]) -> Result<Manifest<S>, ManifestError> {
+    pub fn verify(
+        self,
+        envelope: &Envelope,
+        trusted: &[TrustedKey],
+    ) -> Result<Manifest<S>, ManifestError> {
         let verified = envelope.verify(trusted).map_err(ManifestError::Signature)?;
         let subject = verified.statement.subject.digest;
         let Predicate::Manifest(provenance) = verified.statement.predicate else {
             return Err(ManifestError::OtherStatement);
         };
-        let blake3_agrees = subject.blake3.is_none_or(|blake3| blake3 == self.0.identity.blake3);
+        let blake3_agrees = subject
+            .blake3
+            .is_none_or(|blake3| blake3 == self.0.identity.blake3);
         if subject.sha256 != self.0.identity.sha256 || !blake3_agrees {
-            return Err(ManifestError::OtherManifest { signed: subject.sha256, found: self.0.identity.sha256 });
+            return Err(ManifestError::OtherManifest {
+                signed: subject.sha256,
+                found: self.0.identity.sha256,
+            });
         }
-        Ok(Manifest { contents: self.0, provenance, signers: verified.keys })
+        Ok(Manifest {
+            contents: self.0,
+            provenance,
+            signers: verified.keys,
+        })
     }
 }
 
@@ -220,7 +239,11 @@ impl<S: Source> Contents<S> {
     ///
     /// # Errors
     /// The same as [`Contents::lookup`].
-    pub fn origin_of(&self, numbered: &Numbered, packages: &[Package]) -> Result<Origin, ManifestError> {
+    pub fn origin_of(
+        &self,
+        numbered: &Numbered,
+        packages: &[Package],
+    ) -> Result<Origin, ManifestError> {
         origin::read(self, numbered, packages)
     }
 
@@ -232,22 +255,13 @@ impl<S: Source> Contents<S> {
         origin::packages(self)
     }
 
-    /// Reads and verifies every block and decodes every record: for pipelines that want to know before they ship.
+    /// Reads and verifies every block, decodes every record, and checks that the tree could not have been written in
+    /// any other way: for pipelines that want to know before they ship, and for whoever keeps manifests.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn verify_all(&self) -> Result<(), ManifestError> {
-        for index in 0..self.blocks.count() {
-            self.blocks.get(index)?;
-        }
-        let packages = self.packages()?;
-        let mut count = 0;
-        for numbered in self.entries().numbered() {
-            let numbered = numbered?;
-            origin::read(self, &numbered, &packages)?;
-            count += 1;
-        }
-        if count == self.header.entry_count { Ok(()) } else { Err(ManifestError::Malformed("entry count")) }
+        whole::check(self)
     }
 
     fn block(&self, index: u64) -> Result<Arc<[u8]>, ManifestError> {

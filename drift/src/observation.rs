@@ -1,12 +1,16 @@
 //! What one path turned out to be on an instance.
 
-use crate::coverage::Gap;
-use crate::entry::{Entry, Node};
-use crate::report::HeldPrefix;
 use crate::Blake3;
+use crate::coverage::Gap;
+use crate::entry::{Entry, Node, Shown};
+use crate::report::HeldPrefix;
 
 /// What one path turned out to be.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are found, each is judged at once and none is kept"
+)]
 pub enum Observation {
     /// It is there.
     Found(Found),
@@ -43,13 +47,29 @@ pub struct Group {
 impl Found {
     /// A path with nothing special about it.
     pub fn plain(entry: Entry) -> Self {
-        Found { entry, group: None, prefix: None, held_prefix: None, shape: None }
+        Found {
+            entry,
+            group: None,
+            prefix: None,
+            held_prefix: None,
+            shape: None,
+        }
     }
 
     /// A digest over everything that is held of it: the value of a path that is held from first sight on.
     pub fn value(&self) -> Blake3 {
-        let shown = crate::entry::Shown::from(&self.entry);
-        Blake3::of(&serde_json::to_vec(&shown).expect("a plain struct"))
+        let mut hasher = blake3::Hasher::new_derive_key("driftmark held value v1");
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(&serde_json::to_vec(&Shown::from(&self.entry)).expect("a plain struct"));
+        // What is shown of many or long attributes is cut; what is held is not.
+        for xattr in self.entry.xattrs.as_slice() {
+            part(&xattr.name);
+            part(&xattr.value);
+        }
+        hasher.finalize().into()
     }
 
     /// Length and digest of its content, where it has one.

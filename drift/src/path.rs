@@ -100,7 +100,10 @@ impl TreePath {
     /// Whether this path is `ancestor` or lies below it.
     pub fn is_within(&self, ancestor: &TreePath) -> bool {
         ancestor.is_root()
-            || self.0.strip_prefix(&*ancestor.0).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+            || self
+                .0
+                .strip_prefix(&*ancestor.0)
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 
     /// The absolute form, `/` first, as bytes.
@@ -149,7 +152,10 @@ impl Serialize for TreePath {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(_) => serializer.serialize_str(&self.to_text()),
-            Err(_) => PathBytes { bytes: crate::base64(&self.to_absolute()) }.serialize(serializer),
+            Err(_) => PathBytes {
+                bytes: crate::base64(&self.to_absolute()),
+            }
+            .serialize(serializer),
         }
     }
 }
@@ -247,9 +253,14 @@ mod tests {
 
     #[test]
     fn a_directory_comes_directly_before_its_content() {
-        let mut paths: Vec<_> = ["/a-b", "/a/b", "/", "/a", "/a.d/x", "/a.d"].map(path).into();
+        let mut paths: Vec<_> = ["/a-b", "/a/b", "/", "/a", "/a.d/x", "/a.d"]
+            .map(path)
+            .into();
         paths.sort();
-        assert_eq!(paths, ["/", "/a", "/a/b", "/a-b", "/a.d", "/a.d/x"].map(path));
+        assert_eq!(
+            paths,
+            ["/", "/a", "/a/b", "/a-b", "/a.d", "/a.d/x"].map(path)
+        );
     }
 
     #[test]
@@ -264,7 +275,10 @@ mod tests {
     #[test]
     fn display_escapes_control_and_invisible_characters() {
         let hostile = TreePath::new(b"etc/a\n\x1b[31m\xff\\\xe2\x80\xae").unwrap();
-        assert_eq!(hostile.to_string(), "/etc/a\\n\\x1b[31m\\xff\\\\\\xe2\\x80\\xae");
+        assert_eq!(
+            hostile.to_string(),
+            "/etc/a\\n\\x1b[31m\\xff\\\\\\xe2\\x80\\xae"
+        );
     }
 
     #[test]
@@ -272,7 +286,11 @@ mod tests {
         for bytes in [&b"etc/passwd"[..], b"", b"etc/\xff\n"] {
             let path = TreePath::new(bytes).unwrap();
             let json = serde_json::to_string(&path).unwrap();
-            assert_eq!(serde_json::from_str::<TreePath>(&json).unwrap(), path, "{json}");
+            assert_eq!(
+                serde_json::from_str::<TreePath>(&json).unwrap(),
+                path,
+                "{json}"
+            );
         }
     }
 

@@ -82,6 +82,12 @@ impl Report {
     pub const MAX_DRIFTS: usize = 1_000;
     /// The most held values in one part.
     pub const MAX_HELD: usize = 1_000;
+    /// The most ATT&CK techniques of one drift.
+    pub const MAX_TECHNIQUES: usize = 16;
+    /// The longest word: a kind, a class, a technique, a feature.
+    pub const MAX_WORD_BYTES: usize = 64;
+    /// The longest sentence: one that names a mount with its source and options, all escaped.
+    pub const MAX_TEXT_BYTES: usize = 64 * 1024;
     /// The most parts of one generation (10 million drifts).
     pub const MAX_PARTS: u32 = 10_000;
 
@@ -95,22 +101,96 @@ impl Report {
             ("closed", self.closed.len(), Self::MAX_DRIFTS),
             ("moments", self.moments.len(), Self::MAX_DRIFTS),
             ("held", self.held.len(), Self::MAX_HELD),
-            ("coverage.gaps", self.coverage.gaps.len(), Coverage::MAX_GAPS),
-            ("coverage.limits", self.coverage.limits.len(), Coverage::MAX_LIMITS),
+            (
+                "coverage.gaps",
+                self.coverage.gaps.len(),
+                Coverage::MAX_GAPS,
+            ),
+            (
+                "coverage.limits",
+                self.coverage.limits.len(),
+                Coverage::MAX_LIMITS,
+            ),
             ("coverage.not_held", self.coverage.not_held.len(), 64),
             ("boot_id", self.boot_id.len(), 64),
             ("agent.version", self.agent.version.len(), 64),
             ("agent.features", self.agent.features.len(), 64),
-            ("unverifiable", self.unverifiable.as_ref().map_or(0, String::len), 4096),
-            ("part.count", self.part.count as usize, Self::MAX_PARTS as usize),
+            (
+                "unverifiable",
+                self.unverifiable.as_ref().map_or(0, String::len),
+                4096,
+            ),
+            (
+                "part.count",
+                self.part.count as usize,
+                Self::MAX_PARTS as usize,
+            ),
         ];
         match within.into_iter().find(|(_, length, limit)| length > limit) {
-            Some((field, length, limit)) => Err(TooMuch { field, length, limit }),
-            None if self.part.index == 0 || self.part.index > self.part.count => {
-                Err(TooMuch { field: "part.index", length: self.part.index as usize, limit: self.part.count as usize })
-            }
-            None => Ok(()),
+            Some((field, length, limit)) => Err(TooMuch {
+                field,
+                length,
+                limit,
+            }),
+            None if self.part.index == 0 || self.part.index > self.part.count => Err(TooMuch {
+                field: "part.index",
+                length: self.part.index as usize,
+                limit: self.part.count as usize,
+            }),
+            None => self.check_texts(),
         }
+    }
+
+    /// The words and sentences of what is told, wherever they stand.
+    fn check_texts(&self) -> Result<(), TooMuch> {
+        let short = |field, text: &str| within(field, text.len(), Self::MAX_WORD_BYTES);
+        let long = |field, text: &str| within(field, text.len(), Self::MAX_TEXT_BYTES);
+        let drifts = self
+            .opened
+            .iter()
+            .map(|open| &open.drift)
+            .chain(self.moments.iter().map(|moment| &moment.drift));
+        for drift in drifts {
+            short("kind", drift.kind.word())?;
+            short("class", drift.class.word())?;
+            short("severity", drift.severity.word())?;
+            within("technique", drift.technique.len(), Self::MAX_TECHNIQUES)?;
+            drift
+                .technique
+                .iter()
+                .try_for_each(|technique| short("technique", technique))?;
+            long("detail", drift.detail.as_deref().unwrap_or_default())?;
+        }
+        for text in self.agent.features.iter().chain(&self.coverage.not_held) {
+            short("agent.features and coverage.not_held", text)?;
+        }
+        let image = self
+            .image
+            .iter()
+            .flat_map(|image| [&image.name, &image.version, &image.build]);
+        image
+            .into_iter()
+            .try_for_each(|text| within("image", text.len(), ImageRef::MAX_NAME_BYTES))?;
+        self.coverage
+            .gaps
+            .iter()
+            .try_for_each(|gap| long("coverage.gaps", &gap.detail))?;
+        self.coverage
+            .limits
+            .iter()
+            .try_for_each(|limit| long("coverage.limits", limit))
+    }
+}
+
+fn within(field: &'static str, length: usize, limit: usize) -> Result<(), TooMuch> {
+    if length > limit {
+        Err(TooMuch {
+            field,
+            length,
+            limit,
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -144,7 +224,11 @@ pub struct Part {
 impl Part {
     /// A report in one part.
     pub fn only(generation: u64) -> Self {
-        Part { generation, index: 1, count: 1 }
+        Part {
+            generation,
+            index: 1,
+            count: 1,
+        }
     }
 
     /// Whether no part comes after this one.
@@ -191,6 +275,11 @@ pub struct ImageRef {
     pub build: String,
     /// BLAKE3 of the manifest's identity.
     pub manifest: Blake3,
+}
+
+impl ImageRef {
+    /// The longest name, version or build; the labels of a manifest's statement are shorter.
+    pub const MAX_NAME_BYTES: usize = 256;
 }
 
 /// How a report's states relate to those before.
@@ -268,7 +357,9 @@ impl FromStr for RunId {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(BadRunId);
         }
-        u128::from_str_radix(text, 16).map(|value| RunId(value.to_be_bytes())).map_err(|_| BadRunId)
+        u128::from_str_radix(text, 16)
+            .map(|value| RunId(value.to_be_bytes()))
+            .map_err(|_| BadRunId)
     }
 }
 
@@ -280,6 +371,8 @@ impl Serialize for RunId {
 
 impl<'de> Deserialize<'de> for RunId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }

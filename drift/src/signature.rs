@@ -147,7 +147,8 @@ impl Envelope {
     /// [`NoRandomness`].
     pub fn add(&mut self, key: &SigningKey, random: &dyn SecureRandom) -> Result<(), NoRandomness> {
         let Self { signatures, .. } = Self::sign(self.payload.clone(), key, random)?;
-        self.signatures.retain(|other| signatures.iter().all(|new| new.key_id != other.key_id));
+        self.signatures
+            .retain(|other| signatures.iter().all(|new| new.key_id != other.key_id));
         self.signatures.extend(signatures);
         Ok(())
     }

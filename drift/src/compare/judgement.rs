@@ -1,5 +1,6 @@
 //! One path against its entry: the same, allowed, held, or drift.
 
+use crate::TreePath;
 use crate::class::classify;
 use crate::compare::{Difference, Finding};
 use crate::entry::{AttributeSet, Entry, Kind, Node, Shown};
@@ -8,7 +9,6 @@ use crate::manifest::Header;
 use crate::observation::Found;
 use crate::report::HeldValue;
 use crate::rules::{Allowance, RuleType, Rules};
-use crate::TreePath;
 
 /// What a manifest expects beside its entries: the rules, and what it does not hold at all.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,10 @@ pub struct Expectation<'m> {
 impl<'m> Expectation<'m> {
     /// Takes them from a manifest's header.
     pub fn new(header: &'m Header) -> Self {
-        Expectation { rules: &header.rules, not_held: header.not_held }
+        Expectation {
+            rules: &header.rules,
+            not_held: header.not_held,
+        }
     }
 
     /// The rules.
@@ -38,7 +41,10 @@ pub fn judge(
 ) {
     let path = &found.entry.path;
     let kind = expected.map_or(found.entry.node.kind(), |expected| expected.node.kind());
-    let rule = expectation.rules.first_match(path).map(|(_, rule)| rule.rule_type);
+    let rule = expectation
+        .rules
+        .first_match(path)
+        .map(|(_, rule)| rule.rule_type);
     let allowed = expectation.rules.allowance(path, kind);
     let (allowed, detail) = match condition(rule, expected, found) {
         Ok(()) => (allowed, None),
@@ -53,12 +59,18 @@ pub fn judge(
     }
     let (kind, changed) = match expected {
         Some(expected) => {
-            let differences = expected.differences(&found.entry).without(expectation.not_held);
+            let differences = expected
+                .differences(&found.entry)
+                .without(expectation.not_held);
             (DriftKind::Changed, differences.without(allowed.attributes))
         }
         None => (DriftKind::Added, AttributeSet::EMPTY),
     };
-    let drifted = if expected.is_some() { !changed.is_empty() } else { !allowed.appear };
+    let drifted = if expected.is_some() {
+        !changed.is_empty()
+    } else {
+        !allowed.appear
+    };
     if drifted {
         let sides = (expected.cloned(), Some(found.entry.clone()));
         sink(difference(path, kind, changed, sides, detail));
@@ -66,16 +78,38 @@ pub fn judge(
 }
 
 /// Judges an entry that is not there.
-pub fn judge_missing(expectation: &Expectation<'_>, missing: &Entry, sink: &mut dyn FnMut(Finding)) {
-    let rule = expectation.rules.first_match(&missing.path).map(|(_, rule)| rule.rule_type);
+pub fn judge_missing(
+    expectation: &Expectation<'_>,
+    missing: &Entry,
+    sink: &mut dyn FnMut(Finding),
+) {
+    let rule = expectation
+        .rules
+        .first_match(&missing.path)
+        .map(|(_, rule)| rule.rule_type);
     if rule.is_some_and(RuleType::holds_first_value) {
-        sink(Finding::Held(HeldValue { path: missing.path.clone(), value: None, length: None, prefix: None }));
+        sink(Finding::Held(HeldValue {
+            path: missing.path.clone(),
+            value: None,
+            length: None,
+            prefix: None,
+        }));
     }
     // A manifest that is read from elsewhere (from outside the image, say) need not lie in the tree.
-    let may_go = expectation.rules.allowance(&missing.path, missing.node.kind()).go || missing.node == Node::SelfFile;
+    let may_go = expectation
+        .rules
+        .allowance(&missing.path, missing.node.kind())
+        .go
+        || missing.node == Node::SelfFile;
     if !may_go {
         let sides = (Some(missing.clone()), None);
-        sink(difference(&missing.path, DriftKind::Removed, AttributeSet::EMPTY, sides, None));
+        sink(difference(
+            &missing.path,
+            DriftKind::Removed,
+            AttributeSet::EMPTY,
+            sides,
+            None,
+        ));
     }
 }
 
@@ -89,17 +123,30 @@ pub fn judge_cover(
 ) {
     if !expectation.rules.allowance(path, Kind::Directory).covered {
         let sides = (expected.cloned(), None);
-        sink(difference(path, DriftKind::Covered, AttributeSet::EMPTY, sides, Some(what.to_owned())));
+        sink(difference(
+            path,
+            DriftKind::Covered,
+            AttributeSet::EMPTY,
+            sides,
+            Some(what.to_owned()),
+        ));
     }
 }
 
 /// What a rule asks for before it allows anything: growth, a shape. The error says what is not so.
-fn condition(rule: Option<RuleType>, expected: Option<&Entry>, found: &Found) -> Result<(), String> {
+fn condition(
+    rule: Option<RuleType>,
+    expected: Option<&Entry>,
+    found: &Found,
+) -> Result<(), String> {
     match rule {
         Some(RuleType::AppendOnly) => grown(expected, found),
         Some(RuleType::Shape(shape)) => match &found.shape {
             Some(checked) => checked.clone(),
-            None => Err(format!("it is not a file that could be checked to be a {}", shape.word())),
+            None => Err(format!(
+                "it is not a file that could be checked to be a {}",
+                shape.word()
+            )),
         },
         _ => Ok(()),
     }
@@ -111,7 +158,9 @@ fn grown(expected: Option<&Entry>, found: &Found) -> Result<(), String> {
         return Err("it may only grow, and it is not a regular file".to_owned());
     };
     match expected.map(|expected| &expected.node) {
-        Some(Node::File { size, content }) if found_size < *size || found.prefix != Some(*content) => {
+        Some(Node::File { size, content })
+            if found_size < *size || found.prefix != Some(*content) =>
+        {
             Err("it may only grow, and its beginning is not what the image has".to_owned())
         }
         _ => Ok(()),
@@ -119,12 +168,22 @@ fn grown(expected: Option<&Entry>, found: &Found) -> Result<(), String> {
 }
 
 fn held(found: &Found) -> HeldValue {
-    HeldValue { path: found.entry.path.clone(), value: Some(found.value()), length: None, prefix: None }
+    HeldValue {
+        path: found.entry.path.clone(),
+        value: Some(found.value()),
+        length: None,
+        prefix: None,
+    }
 }
 
 fn held_beginning(found: &Found) -> HeldValue {
     let (length, digest) = found.content().unzip();
-    HeldValue { path: found.entry.path.clone(), value: digest, length, prefix: found.held_prefix.clone() }
+    HeldValue {
+        path: found.entry.path.clone(),
+        value: digest,
+        length,
+        prefix: found.held_prefix.clone(),
+    }
 }
 
 fn difference(
@@ -143,7 +202,15 @@ fn difference(
         detail,
         class: class.class,
         severity: class.severity,
-        technique: class.techniques.iter().map(|&technique| technique.to_owned()).collect(),
+        technique: class
+            .techniques
+            .iter()
+            .map(|&technique| technique.to_owned())
+            .collect(),
     };
-    Finding::Drift(Box::new(Difference { drift, expected, found }))
+    Finding::Drift(Box::new(Difference {
+        drift,
+        expected,
+        found,
+    }))
 }

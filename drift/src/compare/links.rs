@@ -2,7 +2,7 @@
 //!
 //! The least of a group's names in path order names the group. How many names lie outside the tree is the number that the
 //! kernel tells less the names that were met, so files with several names wait here until the walk is over; there are
-//! few of them.
+//! few of them. Names that a gap covers count as met: what could not be read is never drift.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,8 @@ use crate::observation::{Found, Group};
 pub struct LinkGroups {
     groups: HashMap<((u32, u32), u64), Names>,
     waiting: Vec<(Group, Settled)>,
+    /// Names that gaps cover, by the name of the group that the manifest puts them in.
+    covered: HashMap<TreePath, Names>,
 }
 
 /// A path whose links are known, with the entry that it met.
@@ -41,7 +43,10 @@ impl LinkGroups {
         let names = self
             .groups
             .entry((group.device, group.inode))
-            .or_insert_with(|| Names { least: found.entry.path.clone(), seen: 0 });
+            .or_insert_with(|| Names {
+                least: found.entry.path.clone(),
+                seen: 0,
+            });
         names.seen += 1;
         if found.entry.path < names.least {
             names.least = found.entry.path.clone();
@@ -50,13 +55,46 @@ impl LinkGroups {
         None
     }
 
+    /// Notes an entry that a gap covers: it may still be a name of the group that it was in.
+    pub fn cover(&mut self, entry: &Entry) {
+        let Some(links) = &entry.links else { return };
+        let names = self
+            .covered
+            .entry(links.least.clone())
+            .or_insert_with(|| Names {
+                least: entry.path.clone(),
+                seen: 0,
+            });
+        names.seen += 1;
+        if entry.path < names.least {
+            names.least = entry.path.clone();
+        }
+    }
+
     /// Everything that waited, in the order in which it came, with its links.
     pub fn settle(self) -> impl Iterator<Item = Settled> {
-        let groups = self.groups;
-        self.waiting.into_iter().map(move |(group, mut settled)| {
+        let LinkGroups {
+            groups,
+            waiting,
+            covered,
+        } = self;
+        waiting.into_iter().map(move |(group, mut settled)| {
             let names = &groups[&(group.device, group.inode)];
-            settled.found.entry.links =
-                Some(Links { least: names.least.clone(), outside: group.names.saturating_sub(names.seen) });
+            let expected = settled
+                .expected
+                .as_ref()
+                .and_then(|expected| expected.links.as_ref());
+            let unseen = expected.and_then(|links| covered.get(&links.least));
+            let least = unseen
+                .map_or(&names.least, |unseen| (&names.least).min(&unseen.least))
+                .clone();
+            let seen = names
+                .seen
+                .saturating_add(unseen.map_or(0, |unseen| unseen.seen));
+            settled.found.entry.links = Some(Links {
+                least,
+                outside: group.names.saturating_sub(seen),
+            });
             settled
         })
     }

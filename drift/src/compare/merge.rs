@@ -14,6 +14,8 @@ pub struct Merge<'m, S> {
     next: Option<Met>,
     started: bool,
     before: Option<TreePath>,
+    /// What the last gap covers: nothing below it is met any more.
+    gap: Option<TreePath>,
 }
 
 /// An entry with its place in the manifest.
@@ -28,7 +30,13 @@ pub struct Met {
 impl<'m, S: Source> Merge<'m, S> {
     /// Begins before the first entry.
     pub fn new(manifest: &'m Contents<S>) -> Self {
-        Merge { entries: manifest.entries(), next: None, started: false, before: None }
+        Merge {
+            entries: manifest.entries(),
+            next: None,
+            started: false,
+            before: None,
+            gap: None,
+        }
     }
 
     /// The entry at `path`, if the manifest has one; entries before it are gone, and told to `missing`.
@@ -40,8 +48,9 @@ impl<'m, S: Source> Merge<'m, S> {
         path: &TreePath,
         missing: &mut dyn FnMut(Entry),
     ) -> Result<Option<Met>, CompareError> {
-        if let Some(before) = self.before.as_ref().filter(|before| *before >= path) {
-            return Err(CompareError::OutOfOrder { before: before.clone(), found: path.clone() });
+        let after_before = self.before.as_ref().is_none_or(|before| before < path);
+        if !after_before || self.gap.as_ref().is_some_and(|gap| path.is_within(gap)) {
+            return Err(self.out_of_order(path));
         }
         self.before = Some(path.clone());
         while let Some(met) = self.peek()? {
@@ -59,16 +68,45 @@ impl<'m, S: Source> Merge<'m, S> {
     /// Returns how many entries the gap covers.
     ///
     /// # Errors
-    /// A manifest that cannot be read.
+    /// A manifest that cannot be read, or a gap that neither comes after the path before nor has it in it.
     pub fn pass_over(
         &mut self,
         path: &TreePath,
         missing: &mut dyn FnMut(Entry),
-    ) -> Result<u64, ManifestError> {
+    ) -> Result<u64, CompareError> {
+        let mut covered = 0;
+        self.cover(path, missing, &mut |_| covered += 1)?;
+        Ok(covered)
+    }
+
+    /// The same as [`Merge::pass_over`], and tells `covered` every entry that the gap covers.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn cover(
+        &mut self,
+        path: &TreePath,
+        missing: &mut dyn FnMut(Entry),
+        covered: &mut dyn FnMut(Entry),
+    ) -> Result<(), CompareError> {
+        let in_order = |before: &TreePath| before <= path || before.is_within(path);
+        if !self.before.as_ref().is_none_or(in_order)
+            || self.gap.as_ref().is_some_and(|gap| path.is_within(gap))
+        {
+            return Err(self.out_of_order(path));
+        }
         while self.peek()?.is_some_and(|met| met.entry.path < *path) {
             missing(self.take()?.expect("it was peeked at").entry);
         }
-        self.skip_within(path)
+        while self
+            .peek()?
+            .is_some_and(|met| met.entry.path.is_within(path))
+        {
+            covered(self.take()?.expect("it was peeked at").entry);
+        }
+        self.before = self.before.take().max(Some(path.clone()));
+        self.gap = Some(path.clone());
+        Ok(())
     }
 
     /// Passes over the entries at `path` and below it, which must be the next. Returns how many there were.
@@ -77,7 +115,10 @@ impl<'m, S: Source> Merge<'m, S> {
     /// A manifest that cannot be read.
     pub fn skip_within(&mut self, path: &TreePath) -> Result<u64, ManifestError> {
         let mut skipped = 0;
-        while self.peek()?.is_some_and(|met| met.entry.path.is_within(path)) {
+        while self
+            .peek()?
+            .is_some_and(|met| met.entry.path.is_within(path))
+        {
             self.take()?;
             skipped += 1;
         }
@@ -93,6 +134,13 @@ impl<'m, S: Source> Merge<'m, S> {
             missing(met.entry);
         }
         Ok(())
+    }
+
+    fn out_of_order(&self, found: &TreePath) -> CompareError {
+        CompareError::OutOfOrder {
+            before: self.before.clone().unwrap_or_default(),
+            found: found.clone(),
+        }
     }
 
     fn peek(&mut self) -> Result<Option<&Met>, ManifestError> {
@@ -114,7 +162,10 @@ impl<'m, S: Source> Merge<'m, S> {
 
     fn advance(&mut self) -> Result<(), ManifestError> {
         let next = self.entries.next_numbered()?;
-        self.next = next.map(|numbered| Met { ordinal: numbered.ordinal, entry: numbered.entry });
+        self.next = next.map(|numbered| Met {
+            ordinal: numbered.ordinal,
+            entry: numbered.entry,
+        });
         Ok(())
     }
 }

@@ -125,14 +125,18 @@ impl AttributeSet {
 
     /// What is in it, in the order in which it is shown.
     pub fn iter(self) -> impl Iterator<Item = Attribute> {
-        Attribute::ALL.into_iter().filter(move |&attribute| self.contains(attribute))
+        Attribute::ALL
+            .into_iter()
+            .filter(move |&attribute| self.contains(attribute))
     }
 }
 
 impl FromIterator<Attribute> for AttributeSet {
     fn from_iter<I: IntoIterator<Item = Attribute>>(attributes: I) -> Self {
         let mut set = Self::EMPTY;
-        attributes.into_iter().for_each(|attribute| set.insert(attribute));
+        attributes
+            .into_iter()
+            .for_each(|attribute| set.insert(attribute));
         set
     }
 }
@@ -148,7 +152,11 @@ impl<'de> Deserialize<'de> for AttributeSet {
         let words = Vec::<String>::deserialize(deserializer)?;
         Ok(words
             .iter()
-            .filter_map(|word| Attribute::ALL.into_iter().find(|attribute| attribute.word() == word))
+            .filter_map(|word| {
+                Attribute::ALL
+                    .into_iter()
+                    .find(|attribute| attribute.word() == word)
+            })
             .collect())
     }
 }
@@ -160,8 +168,14 @@ mod tests {
     #[test]
     fn a_set_in_json_is_a_list_of_words_in_order() {
         let set: AttributeSet = [Attribute::Mode, Attribute::Content].into_iter().collect();
-        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["mode","content"]"#);
-        assert_eq!(serde_json::from_str::<AttributeSet>(r#"["content","later","mode"]"#).unwrap(), set);
+        assert_eq!(
+            serde_json::to_string(&set).unwrap(),
+            r#"["mode","content"]"#
+        );
+        assert_eq!(
+            serde_json::from_str::<AttributeSet>(r#"["content","later","mode"]"#).unwrap(),
+            set
+        );
         assert_eq!(AttributeSet::of(&Attribute::ALL), AttributeSet::ALL);
     }
 }

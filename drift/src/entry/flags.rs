@@ -50,7 +50,10 @@ impl FileFlags {
 
     /// The letters of `chattr(1)`, in a fixed order.
     pub fn letters(self) -> String {
-        HELD.iter().filter(|(_, bit)| self.0 & bit != 0).map(|(letter, _)| letter).collect()
+        HELD.iter()
+            .filter(|(_, bit)| self.0 & bit != 0)
+            .map(|(letter, _)| letter)
+            .collect()
     }
 }
 
@@ -63,7 +66,10 @@ impl Serialize for FileFlags {
 impl<'de> Deserialize<'de> for FileFlags {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let letters = String::deserialize(deserializer)?;
-        let bits = HELD.iter().filter(|(letter, _)| letters.contains(*letter)).fold(0, |bits, (_, bit)| bits | bit);
+        let bits = HELD
+            .iter()
+            .filter(|(letter, _)| letters.contains(*letter))
+            .fold(0, |bits, (_, bit)| bits | bit);
         Ok(Self(bits))
     }
 }

@@ -68,7 +68,10 @@ impl From<&Entry> for Shown {
             mode: format!("{:04o}", entry.mode),
             uid: entry.uid,
             gid: entry.gid,
-            links: entry.links.as_ref().map(|links| ShownLinks { least: links.least.clone(), outside: links.outside }),
+            links: entry.links.as_ref().map(|links| ShownLinks {
+                least: links.least.clone(),
+                outside: links.outside,
+            }),
             flags: entry.flags,
             ..Shown::default()
         };

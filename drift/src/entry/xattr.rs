@@ -35,12 +35,17 @@ impl Xattrs {
     pub fn held(listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
         let mut held: Vec<Xattr> = listed
             .into_iter()
-            .filter(|(name, _)| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."))
+            .filter(|(name, _)| {
+                !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+            })
             .map(|(name, mut value)| {
                 if name == b"security.selinux" && value.last() == Some(&0) {
                     value.pop();
                 }
-                Xattr { name: name.into(), value: value.into() }
+                Xattr {
+                    name: name.into(),
+                    value: value.into(),
+                }
             })
             .collect();
         held.sort();
@@ -50,7 +55,11 @@ impl Xattrs {
 
     /// Takes attributes that are sorted by name already.
     pub(crate) fn from_sorted(sorted: Vec<Xattr>) -> Self {
-        if sorted.is_empty() { Self::NONE } else { Self(Some(sorted.into())) }
+        if sorted.is_empty() {
+            Self::NONE
+        } else {
+            Self(Some(sorted.into()))
+        }
     }
 
     /// Sorted by name.
@@ -65,7 +74,10 @@ impl Xattrs {
 
     /// The value of one, by its full name.
     pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
-        self.as_slice().iter().find(|xattr| &*xattr.name == name).map(|xattr| &*xattr.value)
+        self.as_slice()
+            .iter()
+            .find(|xattr| &*xattr.name == name)
+            .map(|xattr| &*xattr.value)
     }
 }
 
@@ -87,6 +99,9 @@ mod tests {
     #[test]
     fn a_selinux_label_is_the_same_with_and_without_its_nul() {
         let label = |value: &[u8]| Xattrs::held([(b"security.selinux".to_vec(), value.to_vec())]);
-        assert_eq!(label(b"system_u:object_r:bin_t:s0\0"), label(b"system_u:object_r:bin_t:s0"));
+        assert_eq!(
+            label(b"system_u:object_r:bin_t:s0\0"),
+            label(b"system_u:object_r:bin_t:s0")
+        );
     }
 }

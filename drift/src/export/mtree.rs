@@ -17,7 +17,11 @@ impl Mtree {
 
     /// The line of an entry.
     pub fn line(entry: &Entry, origin: &Origin) -> String {
-        let path = if entry.path.is_root() { b".".to_vec() } else { [b"./", entry.path.as_bytes()].concat() };
+        let path = if entry.path.is_root() {
+            b".".to_vec()
+        } else {
+            [b"./", entry.path.as_bytes()].concat()
+        };
         let mut line = vis(&path);
         let kind = match &entry.node {
             Node::File { .. } | Node::SelfFile => "file",
@@ -28,7 +32,11 @@ impl Mtree {
             Node::Fifo => "fifo",
             Node::Socket => "socket",
         };
-        let _ = write!(line, " type={kind} mode={:04o} uid={} gid={}", entry.mode, entry.uid, entry.gid);
+        let _ = write!(
+            line,
+            " type={kind} mode={:04o} uid={} gid={}",
+            entry.mode, entry.uid, entry.gid
+        );
         match &entry.node {
             Node::File { size, .. } => {
                 let _ = write!(line, " size={size}");
@@ -37,7 +45,7 @@ impl Mtree {
                 let _ = write!(line, " link={}", vis(target));
             }
             Node::CharDevice(device) | Node::BlockDevice(device) => {
-                let _ = write!(line, " device=linux,{},{}", device.major, device.minor);
+                let _ = write!(line, " device=native,{},{}", device.major, device.minor);
             }
             Node::SelfFile | Node::Directory | Node::Fifo | Node::Socket => {}
         }
@@ -78,7 +86,9 @@ mod tests {
             mode: 0o644,
             uid: 0,
             gid: 42,
-            node: Node::Symlink { target: (*b"../x y").into() },
+            node: Node::Symlink {
+                target: (*b"../x y").into(),
+            },
             xattrs: Xattrs::NONE,
             flags: FileFlags::NONE,
             links: None,

@@ -20,7 +20,12 @@ const CACHED_BLOCKS: usize = 6;
 
 impl<S: Source> Blocks<S> {
     pub(super) fn new(source: S, body: Body, table: Vec<Blake3>) -> Self {
-        Self { source, body, table, cache: Mutex::new(Vec::with_capacity(CACHED_BLOCKS)) }
+        Self {
+            source,
+            body,
+            table,
+            cache: Mutex::new(Vec::with_capacity(CACHED_BLOCKS)),
+        }
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -32,11 +37,16 @@ impl<S: Source> Blocks<S> {
         if let Some(block) = self.cached(index) {
             return Ok(block);
         }
-        let expected = self.table.get(index as usize).ok_or(ManifestError::Malformed("a block past the end"))?;
+        let expected = self
+            .table
+            .get(index as usize)
+            .ok_or(ManifestError::Malformed("a block past the end"))?;
         let offset = index * BLOCK_BYTES as u64;
         let length = (self.body.length - offset).min(BLOCK_BYTES as u64);
         let mut bytes = vec![0; length as usize];
-        self.source.read_at(self.body.start + offset, &mut bytes).map_err(ManifestError::Read)?;
+        self.source
+            .read_at(self.body.start + offset, &mut bytes)
+            .map_err(ManifestError::Read)?;
         if Blake3::of(&bytes) != *expected {
             return Err(ManifestError::BlockAltered(index));
         }
@@ -53,7 +63,9 @@ impl<S: Source> Blocks<S> {
     pub(super) fn copy(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ManifestError> {
         let mut done = 0;
         while done < buffer.len() {
-            let at = offset.checked_add(done as u64).ok_or(ManifestError::Malformed("offset"))?;
+            let at = offset
+                .checked_add(done as u64)
+                .ok_or(ManifestError::Malformed("offset"))?;
             let block = self.get(at / BLOCK_BYTES as u64)?;
             let start = (at % BLOCK_BYTES as u64) as usize;
             let available = block.get(start..).filter(|bytes| !bytes.is_empty());
@@ -77,6 +89,9 @@ impl<S: Source> Blocks<S> {
 
 impl<S> fmt::Debug for Blocks<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocks").field("body", &self.body).field("blocks", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("Blocks")
+            .field("body", &self.body)
+            .field("blocks", &self.table.len())
+            .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,15 @@
 //! Makes a manifest: entries in any order, the same bytes whatever the order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use crate::entry::{AttributeSet, Entry, Node, Xattrs};
-use crate::manifest::entries::BLOCK_HEAD_BYTES;
-use crate::manifest::layout::{self, BLOCK_BYTES, Filesystem, Header, SIDE_MAGIC, Sections};
-use crate::manifest::record::{self, put_bytes};
+use crate::entry::{AttributeSet, Entry, Links, Node, Xattrs};
+use crate::manifest::encoder::{Directories, EntryBlocks};
+use crate::manifest::entries::MAX_SET_BYTES;
+use crate::manifest::layout::{
+    self, BLOCK_BYTES, Filesystem, Header, MAX_BODY_BYTES, MAX_FILESYSTEMS, MAX_HEADER_BYTES,
+    SIDE_MAGIC, Sections,
+};
+use crate::manifest::record::{MAX_TARGET_BYTES, put_bytes};
 use crate::manifest::{Identity, Package};
 use crate::rules::Rules;
 use crate::{Blake3, Sha256, TreePath, varint};
@@ -57,15 +61,40 @@ pub enum BuildError {
     /// A record that does not fit a block.
     #[error("{0} does not fit a block of the manifest: its path or its link target is too long")]
     TooLong(TreePath),
-    /// A package or file system name that is too long or empty.
+    /// An entry that no file system of Linux could hold.
+    #[error("{path} cannot be held in a manifest: {problem}")]
+    Unfit {
+        /// The entry.
+        path: TreePath,
+        /// What of it does not fit.
+        problem: &'static str,
+    },
+    /// A package or file system name that is too long.
     #[error("the name {0:?} cannot be held in a manifest")]
     BadName(String),
+    /// A file system at the root, two at one mount point, or more than an image can have.
+    #[error("these file systems cannot be those below the root of one image")]
+    Filesystems,
+    /// More than the format can hold.
+    #[error("the image's {0} is larger than a manifest can hold")]
+    TooLarge(&'static str),
 }
 
 impl Builder {
     /// Adds an entry; regular files whose content is held need their SHA-256.
-    pub fn push(&mut self, entry: Entry, sha256: Option<Sha256>, package: Option<Package>, modified: (i64, u32)) {
-        self.baked.push(Baked { entry, sha256, package, modified });
+    pub fn push(
+        &mut self,
+        entry: Entry,
+        sha256: Option<Sha256>,
+        package: Option<Package>,
+        modified: (i64, u32),
+    ) {
+        self.baked.push(Baked {
+            entry,
+            sha256,
+            package,
+            modified,
+        });
     }
 
     /// Writes the manifest.
@@ -79,20 +108,24 @@ impl Builder {
         not_held: AttributeSet,
     ) -> Result<BakedManifest, BuildError> {
         self.baked.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        self.check()?;
+        self.check(&rules)?;
         filesystems.sort();
         filesystems.dedup();
-        if let Some(bad) = filesystems.iter().find(|filesystem| filesystem.kind.len() > Filesystem::MAX_KIND_BYTES) {
-            return Err(BuildError::BadName(bad.kind.clone()));
-        }
-        let files = || self.baked.iter().filter(|baked| matches!(baked.entry.node, Node::File { .. }));
+        check_filesystems(&filesystems)?;
+        let files = || {
+            self.baked
+                .iter()
+                .filter(|baked| matches!(baked.entry.node, Node::File { .. }))
+        };
         let (entries, xattrs) = self.entry_sections()?;
-        let sha256 = files().flat_map(|baked| *baked.sha256.expect("checked").as_bytes()).collect::<Vec<u8>>();
+        let sha256 = files()
+            .flat_map(|baked| *baked.sha256.expect("checked").as_bytes())
+            .collect::<Vec<u8>>();
         let packages = self.package_section()?;
         let header = Header {
             entry_count: self.baked.len() as u64,
             file_count: files().count() as u64,
-            content_bytes: files().map(|baked| baked.entry.size()).sum(),
+            content_bytes: files().fold(0, |sum, baked| sum.saturating_add(baked.entry.size())),
             not_held,
             filesystems,
             rules,
@@ -109,28 +142,28 @@ impl Builder {
             side.extend_from_slice(&baked.modified.0.to_le_bytes());
             side.extend_from_slice(&baked.modified.1.to_le_bytes());
         }
-        Ok(assemble(&header, &body, &side))
+        assemble(&header, &body, &side)
     }
 
-    fn check(&self) -> Result<(), BuildError> {
-        let mut directories: Vec<&TreePath> = Vec::new();
+    fn check(&self, rules: &Rules) -> Result<(), BuildError> {
+        let mut directories = Directories::default();
         let mut before: Option<&TreePath> = None;
         for baked in &self.baked {
             let path = &baked.entry.path;
             if before.is_some_and(|before| before == path) {
                 return Err(BuildError::Duplicate(path.clone()));
             }
-            let parent = path.parent();
-            while directories.last().is_some_and(|directory| !path.is_within(directory)) {
-                directories.pop();
-            }
-            if parent.is_some_and(|parent| directories.last() != Some(&&parent)) {
+            if !directories.admit(&baked.entry, rules) {
                 return Err(BuildError::Orphan(path.clone()));
             }
-            match baked.entry.node {
-                Node::Directory => directories.push(path),
-                Node::File { .. } if baked.sha256.is_none() => return Err(BuildError::NoSha256(path.clone())),
-                _ => {}
+            if matches!(baked.entry.node, Node::File { .. }) && baked.sha256.is_none() {
+                return Err(BuildError::NoSha256(path.clone()));
+            }
+            if let Some(problem) = problem(&baked.entry) {
+                return Err(BuildError::Unfit {
+                    path: path.clone(),
+                    problem,
+                });
             }
             before = Some(path);
         }
@@ -140,36 +173,22 @@ impl Builder {
     /// Records in blocks that begin on their own, and the attribute sets in the order of their first use.
     fn entry_sections(&self) -> Result<(Vec<u8>, Vec<u8>), BuildError> {
         let mut entries: Vec<u8> = Vec::new();
-        let mut sets = AttributeSets::default();
-        let mut before: Option<&TreePath> = None;
-        let mut file_ordinal = 0_u64;
-        let mut bytes = Vec::new();
-        for (ordinal, baked) in self.baked.iter().enumerate() {
-            let xattrs_at = sets.offset(&baked.entry.xattrs);
-            bytes.clear();
-            record::encode(&mut bytes, &baked.entry, before, xattrs_at);
-            let used = entries.len() % BLOCK_BYTES;
-            if entries.is_empty() || used == 0 || used + bytes.len() > BLOCK_BYTES {
-                entries.resize(entries.len().next_multiple_of(BLOCK_BYTES), 0);
-                entries.extend_from_slice(&(ordinal as u64).to_le_bytes());
-                entries.extend_from_slice(&file_ordinal.to_le_bytes());
-                bytes.clear();
-                record::encode(&mut bytes, &baked.entry, None, xattrs_at);
-                if bytes.len() > BLOCK_BYTES - BLOCK_HEAD_BYTES {
-                    return Err(BuildError::TooLong(baked.entry.path.clone()));
-                }
-            }
-            entries.extend_from_slice(&bytes);
-            before = Some(&baked.entry.path);
-            file_ordinal += u64::from(matches!(baked.entry.node, Node::File { .. }));
+        let mut blocks = EntryBlocks::default();
+        for baked in &self.baked {
+            entries.extend(blocks.push(&baked.entry)?.unwrap_or_default());
         }
-        Ok((entries, sets.bytes))
+        entries.extend(blocks.last);
+        Ok((entries, blocks.sets.bytes))
     }
 
     /// The sorted list of packages, then two bytes an entry: its package's number from 1, or 0.
     fn package_section(&self) -> Result<Vec<u8>, BuildError> {
-        let mut numbers: BTreeMap<&Package, u16> =
-            self.baked.iter().filter_map(|baked| baked.package.as_ref()).map(|package| (package, 0)).collect();
+        let mut numbers: BTreeMap<&Package, u16> = self
+            .baked
+            .iter()
+            .filter_map(|baked| baked.package.as_ref())
+            .map(|package| (package, 0))
+            .collect();
         if numbers.len() > Package::MAX_COUNT {
             return Err(BuildError::TooManyPackages);
         }
@@ -192,41 +211,68 @@ impl Builder {
     }
 }
 
-/// Each set once, however many entries have it.
-#[derive(Default)]
-struct AttributeSets {
-    bytes: Vec<u8>,
-    offsets: HashMap<Xattrs, u64>,
-}
-
-impl AttributeSets {
-    fn offset(&mut self, xattrs: &Xattrs) -> Option<u64> {
-        if xattrs.is_empty() {
-            return None;
+/// What of an entry the format has no place for, and no file system of Linux either.
+fn problem(entry: &Entry) -> Option<&'static str> {
+    /// Length, and length of the name and of the value, as varints.
+    const SET_OVERHEAD_BYTES: usize = 8;
+    let mut set_bytes = SET_OVERHEAD_BYTES;
+    for xattr in entry.xattrs.as_slice() {
+        set_bytes += xattr.name.len() + xattr.value.len() + SET_OVERHEAD_BYTES;
+        if xattr.name.is_empty() || xattr.name.len() > Xattrs::MAX_NAME_BYTES {
+            return Some("the name of an extended attribute is empty or too long");
         }
-        if let Some(offset) = self.offsets.get(xattrs) {
-            return Some(*offset);
+        if xattr.value.len() > Xattrs::MAX_VALUE_BYTES {
+            return Some("the value of an extended attribute is too long");
         }
-        let mut set = Vec::new();
-        varint::put(&mut set, xattrs.as_slice().len() as u64);
-        for xattr in xattrs.as_slice() {
-            put_bytes(&mut set, &xattr.name);
-            put_bytes(&mut set, &xattr.value);
+    }
+    let unfit_links = |links: &Links| {
+        entry.node == Node::Directory || links.least.is_root() || links.least > entry.path
+    };
+    match &entry.node {
+        _ if set_bytes > MAX_SET_BYTES => Some("its extended attributes are too long together"),
+        _ if entry.mode > 0o7777 => Some("its mode has more than twelve bits"),
+        _ if entry.links.as_ref().is_some_and(unfit_links) => Some("its hard-link group is none"),
+        Node::Symlink { target } if target.len() > MAX_TARGET_BYTES => {
+            Some("its link target is too long")
         }
-        let offset = self.bytes.len() as u64;
-        put_bytes(&mut self.bytes, &set);
-        self.offsets.insert(xattrs.clone(), offset);
-        Some(offset)
+        _ => None,
     }
 }
 
-fn assemble(header: &Header, body: &[u8], side: &[u8]) -> BakedManifest {
+fn check_filesystems(sorted: &[Filesystem]) -> Result<(), BuildError> {
+    if let Some(bad) = sorted
+        .iter()
+        .find(|filesystem| filesystem.kind.len() > Filesystem::MAX_KIND_BYTES)
+    {
+        return Err(BuildError::BadName(bad.kind.clone()));
+    }
+    let distinct = sorted.is_sorted_by(|a, b| a.mount_point < b.mount_point);
+    let below_root = sorted
+        .iter()
+        .all(|filesystem| !filesystem.mount_point.is_root());
+    if distinct && below_root && sorted.len() <= MAX_FILESYSTEMS {
+        Ok(())
+    } else {
+        Err(BuildError::Filesystems)
+    }
+}
+
+fn assemble(header: &Header, body: &[u8], side: &[u8]) -> Result<BakedManifest, BuildError> {
     let encoded = header.encode();
+    if encoded.len() as u64 > MAX_HEADER_BYTES {
+        return Err(BuildError::TooLarge("set of rules"));
+    }
+    if body.len() as u64 > MAX_BODY_BYTES {
+        return Err(BuildError::TooLarge("tree"));
+    }
     let preamble = layout::preamble(encoded.len() as u64, body.len() as u64);
-    let table: Vec<u8> = body.chunks(BLOCK_BYTES).flat_map(|block| *Blake3::of(block).as_bytes()).collect();
-    BakedManifest {
+    let table: Vec<u8> = body
+        .chunks(BLOCK_BYTES)
+        .flat_map(|block| *Blake3::of(block).as_bytes())
+        .collect();
+    Ok(BakedManifest {
         identity: layout::identity(&preamble, &encoded, &table),
         bytes: [&preamble, &encoded[..], body, &table, side].concat(),
         entry_count: header.entry_count,
-    }
+    })
 }

@@ -3,18 +3,20 @@
 //! Entry blocks begin with the ordinals of their first entry and of its first file (8 bytes each), then records; what is
 //! left after the last record is zero. A path in the first record of a block is whole, so a block is read on its own.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::entry::{Entry, Node, Xattr, Xattrs};
-use crate::manifest::layout::BLOCK_BYTES;
+use crate::manifest::layout::{BLOCK_BYTES, take_bytes};
 use crate::manifest::record::{self, Record};
 use crate::manifest::{Contents, ManifestError, Source};
 use crate::{TreePath, varint};
 
 pub(super) const BLOCK_HEAD_BYTES: usize = 16;
 
-/// All entries of one attribute set together: the kernel's limits allow no more (64 KiB a value, 64 KiB of names).
-const MAX_SET_BYTES: u64 = 16 * 1024 * 1024;
+/// One attribute set as it is written: ext4 and btrfs hold far less on one inode, and every record of a hostile manifest
+/// can make us read as much again.
+pub(super) const MAX_SET_BYTES: usize = 1024 * 1024;
 
 /// An entry with its place among all entries, and among those whose content is held.
 #[derive(Debug, Clone)]
@@ -52,7 +54,11 @@ struct Cursor {
 
 impl<'m, S: Source> Entries<'m, S> {
     pub(super) fn all(contents: &'m Contents<S>) -> Self {
-        Self::blocks(contents, 0, contents.header.sections.entry_blocks())
+        let end = contents.header.sections.entry_blocks();
+        Entries {
+            next_ordinal: Some((0, 0)),
+            ..Self::blocks(contents, 0, end)
+        }
     }
 
     fn blocks(contents: &'m Contents<S>, start: u64, end: u64) -> Self {
@@ -81,6 +87,7 @@ impl<'m, S: Source> Entries<'m, S> {
         if next.is_err() {
             self.current = None;
             self.next_block = self.end_block;
+            self.next_ordinal = None;
         }
         next
     }
@@ -88,21 +95,65 @@ impl<'m, S: Source> Entries<'m, S> {
     fn advance(&mut self) -> Result<Option<Numbered>, ManifestError> {
         loop {
             if let Some(record) = self.take_record()? {
-                return self.number(record).map(Some);
+                let (mut numbered, xattrs_at) = self.number(record)?;
+                if let Some(offset) = xattrs_at {
+                    numbered.entry.xattrs = self.attribute_set(offset)?;
+                }
+                return Ok(Some(numbered));
             }
             if self.next_block >= self.end_block {
-                return Ok(None);
+                return self.check_end().map(|()| None);
             }
             self.enter_block()?;
         }
     }
 
+    /// The entry at `path`, in a pass over one block. Attribute sets of those before it are not read.
+    fn seek(&mut self, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
+        self.enter_block()?;
+        while let Some(record) = self.take_record()? {
+            let (mut numbered, xattrs_at) = self.number(record)?;
+            match numbered.entry.path.cmp(path) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    if let Some(offset) = xattrs_at {
+                        numbered.entry.xattrs = self.attribute_set(offset)?;
+                    }
+                    return Ok(Some(numbered));
+                }
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// A pass that came to the last block has seen as many entries as the header says: a signed number, which coverage
+    /// is counted by.
+    fn check_end(&self) -> Result<(), ManifestError> {
+        let header = &self.contents.header;
+        let whole = self.end_block == header.sections.entry_blocks();
+        let counted = self
+            .next_ordinal
+            .is_none_or(|seen| seen == (header.entry_count, header.file_count));
+        if whole && !counted {
+            Err(ManifestError::Malformed("entry count"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn take_record(&mut self) -> Result<Option<Record>, ManifestError> {
-        let Some(cursor) = &mut self.current else { return Ok(None) };
+        let Some(cursor) = &mut self.current else {
+            return Ok(None);
+        };
         let mut rest = &cursor.block[cursor.at..cursor.end];
         if rest.first().is_none_or(|&tag| tag == 0) {
             if rest.iter().any(|&byte| byte != 0) {
                 return Err(ManifestError::Malformed("padding"));
+            }
+            // Without a record there is no path that the next block must come after.
+            if cursor.before.is_none() {
+                return Err(ManifestError::Malformed("a block without entries"));
             }
             self.last_path = cursor.before.take();
             self.current = None;
@@ -114,18 +165,27 @@ impl<'m, S: Source> Entries<'m, S> {
         Ok(Some(record))
     }
 
-    fn number(&mut self, record: Record) -> Result<Numbered, ManifestError> {
+    /// Gives a record its place, which is within the counts of the header; its attribute set is still an offset.
+    fn number(&mut self, record: Record) -> Result<(Numbered, Option<u64>), ManifestError> {
         let (ordinal, file_ordinal) = self.next_ordinal.expect("a block was entered");
-        let mut entry = record.entry;
+        let Record { entry, xattrs_at } = record;
         if self.last_path.take().is_some_and(|last| last >= entry.path) {
             return Err(ManifestError::Malformed("order of blocks"));
         }
         let is_file = matches!(entry.node, Node::File { .. });
-        self.next_ordinal = Some((ordinal + 1, file_ordinal + u64::from(is_file)));
-        if let Some(offset) = record.xattrs_at {
-            entry.xattrs = self.attribute_set(offset)?;
+        let header = &self.contents.header;
+        if ordinal >= header.entry_count || (is_file && file_ordinal >= header.file_count) {
+            return Err(ManifestError::Malformed("ordinals"));
         }
-        Ok(Numbered { ordinal, file_ordinal, entry })
+        self.next_ordinal = Some((ordinal + 1, file_ordinal + u64::from(is_file)));
+        Ok((
+            Numbered {
+                ordinal,
+                file_ordinal,
+                entry,
+            },
+            xattrs_at,
+        ))
     }
 
     /// Entries that follow each other mostly have the same set.
@@ -143,11 +203,19 @@ impl<'m, S: Source> Entries<'m, S> {
     fn enter_block(&mut self) -> Result<(), ManifestError> {
         let (block, end) = entry_block(self.contents, self.next_block)?;
         let ordinals = ordinals(&block);
-        if self.next_ordinal.is_some_and(|expected| expected != ordinals) {
+        if self
+            .next_ordinal
+            .is_some_and(|expected| expected != ordinals)
+        {
             return Err(ManifestError::Malformed("ordinals"));
         }
         self.next_ordinal = Some(ordinals);
-        self.current = Some(Cursor { block, end, at: BLOCK_HEAD_BYTES, before: None });
+        self.current = Some(Cursor {
+            block,
+            end,
+            at: BLOCK_HEAD_BYTES,
+            before: None,
+        });
         self.next_block += 1;
         Ok(())
     }
@@ -157,7 +225,9 @@ impl<S: Source> Iterator for Entries<'_, S> {
     type Item = Result<Entry, ManifestError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_numbered().map(|next| next.map(|numbered| numbered.entry)).transpose()
+        self.next_numbered()
+            .map(|next| next.map(|numbered| numbered.entry))
+            .transpose()
     }
 }
 
@@ -172,7 +242,10 @@ impl<S: Source> Iterator for NumberedEntries<'_, S> {
 }
 
 /// Finds a path: a binary search over the first paths of the blocks, then one block from its start.
-pub(super) fn find<S: Source>(contents: &Contents<S>, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
+pub(super) fn find<S: Source>(
+    contents: &Contents<S>,
+    path: &TreePath,
+) -> Result<Option<Numbered>, ManifestError> {
     let (mut low, mut high) = (0, contents.header.sections.entry_blocks());
     while low < high {
         let middle = low + (high - low) / 2;
@@ -182,16 +255,10 @@ pub(super) fn find<S: Source>(contents: &Contents<S>, path: &TreePath) -> Result
             high = middle;
         }
     }
-    let Some(block) = low.checked_sub(1) else { return Ok(None) };
-    let mut entries = Entries::blocks(contents, block, block + 1);
-    while let Some(numbered) = entries.next_numbered()? {
-        match numbered.entry.path.cmp(path) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => return Ok(Some(numbered)),
-            std::cmp::Ordering::Greater => break,
-        }
-    }
-    Ok(None)
+    let Some(block) = low.checked_sub(1) else {
+        return Ok(None);
+    };
+    Entries::blocks(contents, block, block + 1).seek(path)
 }
 
 fn first_path<S: Source>(contents: &Contents<S>, index: u64) -> Result<TreePath, ManifestError> {
@@ -200,7 +267,10 @@ fn first_path<S: Source>(contents: &Contents<S>, index: u64) -> Result<TreePath,
 }
 
 /// A block of entries, and where in it the entry section ends.
-fn entry_block<S: Source>(contents: &Contents<S>, index: u64) -> Result<(Arc<[u8]>, usize), ManifestError> {
+pub(super) fn entry_block<S: Source>(
+    contents: &Contents<S>,
+    index: u64,
+) -> Result<(Arc<[u8]>, usize), ManifestError> {
     let block = contents.block(index)?;
     let start = index * BLOCK_BYTES as u64;
     let end = (contents.header.sections.entries - start).min(block.len() as u64) as usize;
@@ -211,7 +281,8 @@ fn entry_block<S: Source>(contents: &Contents<S>, index: u64) -> Result<(Arc<[u8
 }
 
 fn ordinals(block: &[u8]) -> (u64, u64) {
-    let at = |start: usize| u64::from_le_bytes(block[start..start + 8].try_into().expect("8 bytes"));
+    let at =
+        |start: usize| u64::from_le_bytes(block[start..start + 8].try_into().expect("8 bytes"));
     (at(0), at(8))
 }
 
@@ -226,7 +297,7 @@ fn read_set<S: Source>(contents: &Contents<S>, offset: u64) -> Result<Xattrs, Ma
     let mut rest = &head[..];
     let length = varint::take(&mut rest).ok_or(BAD)?;
     let head_bytes = (head.len() - rest.len()) as u64;
-    if length > MAX_SET_BYTES || length > left - head_bytes {
+    if length > MAX_SET_BYTES as u64 || length > left - head_bytes {
         return Err(BAD);
     }
     let mut set = vec![0; length as usize];
@@ -238,12 +309,15 @@ fn decode_set(mut rest: &[u8]) -> Option<Xattrs> {
     let count = varint::take(&mut rest)?;
     let mut sorted: Vec<Xattr> = Vec::new();
     for _ in 0..count {
-        let name = super::layout::take_bytes(&mut rest, Xattrs::MAX_NAME_BYTES)?;
-        let value = super::layout::take_bytes(&mut rest, Xattrs::MAX_VALUE_BYTES)?;
-        if sorted.last().is_some_and(|last| &*last.name >= name) {
+        let name = take_bytes(&mut rest, Xattrs::MAX_NAME_BYTES)?;
+        let value = take_bytes(&mut rest, Xattrs::MAX_VALUE_BYTES)?;
+        if name.is_empty() || sorted.last().is_some_and(|last| &*last.name >= name) {
             return None;
         }
-        sorted.push(Xattr { name: name.into(), value: value.into() });
+        sorted.push(Xattr {
+            name: name.into(),
+            value: value.into(),
+        });
     }
     (rest.is_empty() && !sorted.is_empty()).then(|| Xattrs::from_sorted(sorted))
 }

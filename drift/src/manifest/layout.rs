@@ -16,11 +16,11 @@ pub(super) const SIDE_MAGIC: &[u8; 8] = b"drftside";
 pub(super) const PREAMBLE_BYTES: usize = 40;
 
 /// Rules, file systems and counts are far smaller; a hostile length must not make us allocate more.
-const MAX_HEADER_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const MAX_HEADER_BYTES: u64 = 8 * 1024 * 1024;
 /// 30 million entries; its table, which is held in memory, is then 2 MiB.
-const MAX_BODY_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+pub(super) const MAX_BODY_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// More mount points than an image's fstab has.
-const MAX_FILESYSTEMS: u64 = 256;
+pub(super) const MAX_FILESYSTEMS: usize = 256;
 
 /// What is known of a manifest before any entry is read.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,10 @@ impl Sections {
     }
 
     fn total(&self) -> Option<u64> {
-        self.entries.checked_add(self.xattrs)?.checked_add(self.sha256)?.checked_add(self.packages)
+        self.entries
+            .checked_add(self.xattrs)?
+            .checked_add(self.sha256)?
+            .checked_add(self.packages)
     }
 
     /// How many blocks hold entries: these begin at block 0, and no record crosses from one into the next.
@@ -107,7 +110,10 @@ pub(super) fn preamble(header_bytes: u64, body_bytes: u64) -> [u8; PREAMBLE_BYTE
 
 pub(super) fn identity(preamble: &[u8], header: &[u8], table: &[u8]) -> Identity {
     let whole = [preamble, header, table].concat();
-    Identity { sha256: Sha256::of(&whole), blake3: Blake3::of(&whole) }
+    Identity {
+        sha256: Sha256::of(&whole),
+        blake3: Blake3::of(&whole),
+    }
 }
 
 /// Reads preamble, header and table; every length is checked against the source before anything is allocated.
@@ -120,7 +126,10 @@ pub(super) fn open(source: &impl Source) -> Result<Opened, ManifestError> {
     source.read_at(0, &mut start).map_err(ManifestError::Read)?;
     let (header_bytes, body_bytes) = read_preamble(&start)?;
     let blocks = body_bytes.div_ceil(BLOCK_BYTES as u64);
-    let body = Body { start: PREAMBLE_BYTES as u64 + header_bytes, length: body_bytes };
+    let body = Body {
+        start: PREAMBLE_BYTES as u64 + header_bytes,
+        length: body_bytes,
+    };
     let table_start = body.start + body_bytes;
     let side_start = table_start + blocks * 32;
     if side_start > length {
@@ -128,17 +137,32 @@ pub(super) fn open(source: &impl Source) -> Result<Opened, ManifestError> {
     }
     let read = |offset, bytes: u64| {
         let mut buffer = vec![0; bytes as usize];
-        source.read_at(offset, &mut buffer).map(|()| buffer).map_err(ManifestError::Read)
+        source
+            .read_at(offset, &mut buffer)
+            .map(|()| buffer)
+            .map_err(ManifestError::Read)
     };
     let header_raw = read(PREAMBLE_BYTES as u64, header_bytes)?;
     let table_raw = read(table_start, blocks * 32)?;
     let header = Header::decode(&header_raw)?;
     if header.sections.total() != Some(body_bytes) {
-        return Err(ManifestError::Malformed("sections do not add up to the body"));
+        return Err(ManifestError::Malformed(
+            "sections do not add up to the body",
+        ));
     }
     check_side(source, side_start, length, header.file_count)?;
-    let table = table_raw.as_chunks().0.iter().map(|&digest| Blake3::from_bytes(digest)).collect();
-    Ok(Opened { header, body, table, identity: identity(&start, &header_raw, &table_raw) })
+    let table = table_raw
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&digest| Blake3::from_bytes(digest))
+        .collect();
+    Ok(Opened {
+        header,
+        body,
+        table,
+        identity: identity(&start, &header_raw, &table_raw),
+    })
 }
 
 fn read_preamble(bytes: &[u8; PREAMBLE_BYTES]) -> Result<(u64, u64), ManifestError> {
@@ -155,34 +179,62 @@ fn read_preamble(bytes: &[u8; PREAMBLE_BYTES]) -> Result<(u64, u64), ManifestErr
         return Err(ManifestError::Malformed("preamble"));
     }
     if header_bytes > MAX_HEADER_BYTES || body_bytes > MAX_BODY_BYTES {
-        return Err(ManifestError::Malformed("it claims to be larger than a manifest can be"));
+        return Err(ManifestError::Malformed(
+            "it claims to be larger than a manifest can be",
+        ));
     }
     Ok((header_bytes, body_bytes))
 }
 
 /// The side section is not trusted, but its form is fixed, so that a file cannot carry anything else along.
-fn check_side(source: &impl Source, start: u64, length: u64, file_count: u64) -> Result<(), ManifestError> {
+fn check_side(
+    source: &impl Source,
+    start: u64,
+    length: u64,
+    file_count: u64,
+) -> Result<(), ManifestError> {
     const ENTRY_BYTES: u64 = 12;
-    let expected = file_count.checked_mul(ENTRY_BYTES).and_then(|bytes| bytes.checked_add(start + 8));
+    let expected = file_count
+        .checked_mul(ENTRY_BYTES)
+        .and_then(|bytes| bytes.checked_add(start + 8));
     if expected != Some(length) {
         return Err(ManifestError::Malformed("it has something after its end"));
     }
     let mut magic = [0; 8];
-    source.read_at(start, &mut magic).map_err(ManifestError::Read)?;
-    if &magic == SIDE_MAGIC { Ok(()) } else { Err(ManifestError::Malformed("side section")) }
+    source
+        .read_at(start, &mut magic)
+        .map_err(ManifestError::Read)?;
+    if &magic == SIDE_MAGIC {
+        Ok(())
+    } else {
+        Err(ManifestError::Malformed("side section"))
+    }
 }
 
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let sections = [self.sections.entries, self.sections.xattrs, self.sections.sha256, self.sections.packages];
-        let counts = [self.entry_count, self.file_count, self.content_bytes, u64::from(self.not_held.bits())];
+        let sections = [
+            self.sections.entries,
+            self.sections.xattrs,
+            self.sections.sha256,
+            self.sections.packages,
+        ];
+        let counts = [
+            self.entry_count,
+            self.file_count,
+            self.content_bytes,
+            u64::from(self.not_held.bits()),
+        ];
         for number in counts.into_iter().chain(sections) {
             varint::put(&mut out, number);
         }
         varint::put(&mut out, self.filesystems.len() as u64);
         for filesystem in &self.filesystems {
-            for bytes in [filesystem.mount_point.as_bytes(), filesystem.kind.as_bytes()] {
+            for bytes in [
+                filesystem.mount_point.as_bytes(),
+                filesystem.kind.as_bytes(),
+            ] {
                 varint::put(&mut out, bytes.len() as u64);
                 out.extend_from_slice(bytes);
             }
@@ -196,13 +248,27 @@ impl Header {
         let mut rest = bytes;
         let mut number = || varint::take(&mut rest).ok_or(BAD);
         let (entry_count, file_count, content_bytes) = (number()?, number()?, number()?);
-        let not_held = u16::try_from(number()?).ok().and_then(AttributeSet::from_bits).ok_or(BAD)?;
-        let sections = Sections { entries: number()?, xattrs: number()?, sha256: number()?, packages: number()? };
+        let not_held = u16::try_from(number()?)
+            .ok()
+            .and_then(AttributeSet::from_bits)
+            .ok_or(BAD)?;
+        let sections = Sections {
+            entries: number()?,
+            xattrs: number()?,
+            sha256: number()?,
+            packages: number()?,
+        };
         if file_count > entry_count || file_count.checked_mul(32) != Some(sections.sha256) {
             return Err(ManifestError::Malformed("counts"));
         }
+        let package_numbers = entry_count
+            .checked_mul(2)
+            .filter(|&bytes| bytes < sections.packages);
+        if package_numbers.is_none() || (entry_count == 0) != (sections.entries == 0) {
+            return Err(ManifestError::Malformed("counts"));
+        }
         let count = number()?;
-        if count > MAX_FILESYSTEMS {
+        if count > MAX_FILESYSTEMS as u64 {
             return Err(ManifestError::Malformed("too many file systems"));
         }
         let mut filesystems = Vec::new();
@@ -215,11 +281,23 @@ impl Header {
             });
         }
         let sorted = filesystems.is_sorted_by(|a, b| a.mount_point < b.mount_point);
-        if !sorted || filesystems.iter().any(|filesystem| filesystem.mount_point.is_root()) {
+        if !sorted
+            || filesystems
+                .iter()
+                .any(|filesystem| filesystem.mount_point.is_root())
+        {
             return Err(ManifestError::Malformed("file systems"));
         }
         let rules = Rules::decode(rest).map_err(ManifestError::Rules)?;
-        Ok(Header { entry_count, file_count, content_bytes, not_held, filesystems, rules, sections })
+        Ok(Header {
+            entry_count,
+            file_count,
+            content_bytes,
+            not_held,
+            filesystems,
+            rules,
+            sections,
+        })
     }
 }
 
@@ -229,11 +307,17 @@ impl Filesystem {
 
 /// A length and as many bytes; none past `limit` or the end.
 pub(super) fn take_bytes<'a>(rest: &mut &'a [u8], limit: usize) -> Option<&'a [u8]> {
-    let length = usize::try_from(varint::take(rest)?).ok().filter(|&length| length <= limit)?;
+    let length = usize::try_from(varint::take(rest)?)
+        .ok()
+        .filter(|&length| length <= limit)?;
     rest.split_off(..length)
 }
 
 /// A path without a leading `/`, as the manifest stores it.
 pub(super) fn canonical_path(bytes: &[u8]) -> Option<TreePath> {
-    if bytes.first() == Some(&b'/') { None } else { TreePath::new(bytes).ok() }
+    if bytes.first() == Some(&b'/') {
+        None
+    } else {
+        TreePath::new(bytes).ok()
+    }
 }

@@ -48,12 +48,21 @@ pub(super) fn read<S: Source>(
     let mut origin = Origin::default();
     if matches!(numbered.entry.node, Node::File { .. }) {
         let mut digest = [0; 32];
-        contents.blocks.copy(sections.sha256_start() + numbered.file_ordinal * 32, &mut digest)?;
+        contents.blocks.copy(
+            sections.sha256_start() + numbered.file_ordinal * 32,
+            &mut digest,
+        )?;
         origin.sha256 = Some(Sha256::from_bytes(digest));
     }
-    let numbers_start = sections.packages.checked_sub(contents.header.entry_count * 2).ok_or(BAD)?;
+    let numbers_start = sections
+        .packages
+        .checked_sub(contents.header.entry_count * 2)
+        .ok_or(BAD)?;
     let mut number = [0; 2];
-    contents.blocks.copy(sections.packages_start() + numbers_start + numbered.ordinal * 2, &mut number)?;
+    contents.blocks.copy(
+        sections.packages_start() + numbers_start + numbered.ordinal * 2,
+        &mut number,
+    )?;
     let number = u16::from_le_bytes(number);
     if number > 0 {
         origin.package = Some(packages.get(usize::from(number) - 1).ok_or(BAD)?.clone());
@@ -64,8 +73,14 @@ pub(super) fn read<S: Source>(
 /// The list of packages: varint count, then name and version of each, sorted.
 pub(super) fn packages<S: Source>(contents: &Contents<S>) -> Result<Vec<Package>, ManifestError> {
     let sections = &contents.header.sections;
-    let length = contents.header.entry_count.checked_mul(2).and_then(|numbers| sections.packages.checked_sub(numbers));
-    let length = length.filter(|&length| length <= MAX_LIST_BYTES).ok_or(BAD)?;
+    let length = contents
+        .header
+        .entry_count
+        .checked_mul(2)
+        .and_then(|numbers| sections.packages.checked_sub(numbers));
+    let length = length
+        .filter(|&length| length <= MAX_LIST_BYTES)
+        .ok_or(BAD)?;
     let mut list = vec![0; length as usize];
     contents.blocks.copy(sections.packages_start(), &mut list)?;
     decode_list(&list).ok_or(BAD)
@@ -75,11 +90,22 @@ pub(super) fn packages<S: Source>(contents: &Contents<S>) -> Result<Vec<Package>
 const MAX_LIST_BYTES: u64 = (Package::MAX_COUNT * (Package::MAX_BYTES + 2) * 2) as u64;
 
 fn decode_list(mut rest: &[u8]) -> Option<Vec<Package>> {
-    let count = usize::try_from(varint::take(&mut rest)?).ok().filter(|&count| count <= Package::MAX_COUNT)?;
+    let count = usize::try_from(varint::take(&mut rest)?)
+        .ok()
+        .filter(|&count| count <= Package::MAX_COUNT)?;
     let mut list: Vec<Package> = Vec::new();
     for _ in 0..count {
-        let mut text = || Some(std::str::from_utf8(take_bytes(&mut rest, Package::MAX_BYTES)?).ok()?.to_owned());
-        let package = Package { name: text()?, version: text()? };
+        let mut text = || {
+            Some(
+                std::str::from_utf8(take_bytes(&mut rest, Package::MAX_BYTES)?)
+                    .ok()?
+                    .to_owned(),
+            )
+        };
+        let package = Package {
+            name: text()?,
+            version: text()?,
+        };
         if list.last().is_some_and(|last| *last >= package) {
             return None;
         }

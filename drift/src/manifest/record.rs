@@ -23,8 +23,8 @@ const OWNED_BY_ROOT: u8 = 1 << 7;
 const KIND: u8 = 0x0f;
 const SELF_FILE: u8 = 2;
 
-/// A link target longer than the kernel allows (`PATH_MAX`).
-const MAX_TARGET_BYTES: usize = 4096;
+/// No link target is longer: `PATH_MAX` of the kernel.
+pub(super) const MAX_TARGET_BYTES: usize = 4096;
 
 /// A record whose attribute set is still an offset.
 pub(super) struct Record {
@@ -33,7 +33,12 @@ pub(super) struct Record {
 }
 
 /// Appends the record of `entry`; `before` is the path before it in the same block, if any.
-pub(super) fn encode(out: &mut Vec<u8>, entry: &Entry, before: Option<&TreePath>, xattrs_at: Option<u64>) {
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    entry: &Entry,
+    before: Option<&TreePath>,
+    xattrs_at: Option<u64>,
+) {
     let root_owned = entry.uid == 0 && entry.gid == 0;
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     out.push(
@@ -71,7 +76,11 @@ pub(super) fn encode(out: &mut Vec<u8>, entry: &Entry, before: Option<&TreePath>
         varint::put(out, u64::from(entry.flags.bits()));
     }
     if let Some(links) = &entry.links {
-        let least = if links.least == entry.path { &[] } else { links.least.as_bytes() };
+        let least = if links.least == entry.path {
+            &[]
+        } else {
+            links.least.as_bytes()
+        };
         put_bytes(out, least);
         varint::put(out, u64::from(links.outside));
     }
@@ -91,13 +100,29 @@ fn decode_record(rest: &mut &[u8], before: Option<&TreePath>) -> Option<Record> 
     }
     let (uid, gid) = decode_owner(rest, tag)?;
     let node = decode_node(rest, tag & KIND)?;
-    let xattrs_at = if tag & HAS_XATTRS != 0 { Some(varint::take(rest)?) } else { None };
+    let xattrs_at = if tag & HAS_XATTRS != 0 {
+        Some(varint::take(rest)?)
+    } else {
+        None
+    };
     let flags = decode_flags(rest, tag)?;
     let links = decode_links(rest, tag, &path)?;
     if links.is_some() && node.kind() == Kind::Directory {
         return None;
     }
-    Some(Record { entry: Entry { path, mode, uid, gid, node, xattrs: Xattrs::NONE, flags, links }, xattrs_at })
+    Some(Record {
+        entry: Entry {
+            path,
+            mode,
+            uid,
+            gid,
+            node,
+            xattrs: Xattrs::NONE,
+            flags,
+            links,
+        },
+        xattrs_at,
+    })
 }
 
 fn decode_path(rest: &mut &[u8], before: Option<&TreePath>) -> Option<TreePath> {
@@ -120,10 +145,15 @@ fn decode_owner(rest: &mut &[u8], tag: u8) -> Option<(u32, u32)> {
 
 fn decode_node(rest: &mut &[u8], code: u8) -> Option<Node> {
     Some(match code {
-        1 => Node::File { size: varint::take(rest)?, content: Blake3::from_bytes(take(rest)?) },
+        1 => Node::File {
+            size: varint::take(rest)?,
+            content: Blake3::from_bytes(take(rest)?),
+        },
         SELF_FILE => Node::SelfFile,
         3 => Node::Directory,
-        4 => Node::Symlink { target: take_bytes(rest, MAX_TARGET_BYTES)?.into() },
+        4 => Node::Symlink {
+            target: take_bytes(rest, MAX_TARGET_BYTES)?.into(),
+        },
         5 => Node::CharDevice(take_device(rest)?),
         6 => Node::BlockDevice(take_device(rest)?),
         7 => Node::Fifo,
@@ -147,7 +177,10 @@ fn decode_links(rest: &mut &[u8], tag: u8, path: &TreePath) -> Option<Option<Lin
         b"" => path.clone(),
         bytes => canonical_path(bytes).filter(|least| least < path)?,
     };
-    Some(Some(Links { least, outside: take_u32(rest)? }))
+    Some(Some(Links {
+        least,
+        outside: take_u32(rest)?,
+    }))
 }
 
 fn kind_code(node: &Node) -> u8 {
@@ -183,5 +216,8 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
 }
 
 fn take_device(rest: &mut &[u8]) -> Option<Device> {
-    Some(Device { major: take_u32(rest)?, minor: take_u32(rest)? })
+    Some(Device {
+        major: take_u32(rest)?,
+        minor: take_u32(rest)?,
+    })
 }

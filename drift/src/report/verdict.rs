@@ -39,7 +39,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { heartbeat_seconds: 60 }
+        Settings {
+            heartbeat_seconds: 60,
+        }
     }
 }
 

@@ -1,0 +1,382 @@
+//! The manifest's properties: what is baked is what is read, in one spelling, and nothing else passes for it.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod trees;
+
+use drift::entry::{Entry, FileFlags, Node, Xattrs};
+use drift::manifest::{BLOCK_BYTES, BuildError, Builder, ManifestError, UnverifiedManifest};
+use drift::rules::Rules;
+use drift::{Blake3, Sha256, TreePath};
+use proptest::prelude::*;
+use trees::forge::{Parts, exercise};
+use trees::{Choices, Tree};
+
+/// Enough to fill a few blocks.
+const MANY: usize = 3000;
+
+fn small() -> impl Strategy<Value = Tree> {
+    proptest::collection::vec(any::<u8>(), 0..1500)
+        .prop_map(|bytes| Tree::grow(&mut Choices::Bytes(&bytes), 60))
+}
+
+fn large() -> impl Strategy<Value = Tree> {
+    any::<u64>().prop_map(|seed| Tree::grow(&mut Choices::Seed(seed), MANY))
+}
+
+fn plain(path: &[u8], node: Node) -> Entry {
+    Entry {
+        path: TreePath::new(path).unwrap(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        node,
+        xattrs: Xattrs::NONE,
+        flags: FileFlags::NONE,
+        links: None,
+    }
+}
+
+fn bake(entries: impl IntoIterator<Item = Entry>) -> Result<Vec<u8>, BuildError> {
+    let mut builder = Builder::default();
+    for entry in entries {
+        let sha256 = matches!(entry.node, Node::File { .. }).then(|| Sha256::of(b""));
+        builder.push(entry, sha256, None, (0, 0));
+    }
+    Ok(builder
+        .finish(Rules::none(), Vec::new(), Default::default())?
+        .bytes)
+}
+
+fn comes_back(tree: &Tree) {
+    let baked = tree.bake().unwrap();
+    let manifest = UnverifiedManifest::open(&baked.bytes).unwrap();
+    assert_eq!(manifest.identity(), baked.identity);
+    manifest.verify_all().unwrap();
+    let header = manifest.header();
+    assert_eq!(
+        (&header.rules, &header.filesystems, header.not_held),
+        (&tree.rules, &tree.filesystems, tree.not_held)
+    );
+    let entries: Vec<Entry> = manifest.entries().collect::<Result<_, _>>().unwrap();
+    assert!(entries.iter().eq(tree.entries()), "entries come back");
+    for planted in tree.planted.iter().step_by(1 + tree.planted.len() / 100) {
+        let path = &planted.entry.path;
+        assert_eq!(
+            manifest.lookup(path).unwrap().as_ref(),
+            Some(&planted.entry)
+        );
+        let origin = manifest.origin(path).unwrap().unwrap();
+        assert_eq!(
+            (origin.sha256, &origin.package),
+            (planted.sha256, &planted.package)
+        );
+        let absent = path.join(b"absent\x01").unwrap();
+        assert_eq!(manifest.lookup(&absent).unwrap(), None);
+        assert_eq!(manifest.origin(&absent).unwrap(), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_baked_is_what_is_read(tree in small()) {
+        comes_back(&tree);
+    }
+
+    #[test]
+    fn the_same_tree_in_any_order_gives_the_same_bytes(tree in small(), seed: u64) {
+        let mut order: Vec<usize> = (0..tree.planted.len()).collect();
+        let mut choices = Choices::Seed(seed);
+        for last in (1..order.len()).rev() {
+            order.swap(last, choices.below(last + 1));
+        }
+        prop_assert_eq!(tree.bake().unwrap(), tree.bake_in(order).unwrap());
+    }
+
+    #[test]
+    fn a_hostile_signer_cannot_upset_the_reader(
+        tree in small(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        in_header: bool,
+    ) {
+        let mut parts = Parts::of(&tree.bake().unwrap().bytes).unwrap();
+        let bytes = if in_header { &mut parts.header } else { &mut parts.body };
+        for (index, byte) in edits {
+            let at = index.index(bytes.len());
+            bytes[at] = byte;
+        }
+        exercise(&parts.seal());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        exercise(&bytes);
+        let side = b"drftside".to_vec();
+        let half = bytes.len() / 2;
+        let parts = Parts { header: bytes[..half].into(), body: bytes[half..].into(), table: Vec::new(), side };
+        exercise(&parts.seal());
+    }
+
+    #[test]
+    fn a_manifest_that_is_cut_short_or_goes_on_is_refused(tree in small(), cut: prop::sample::Index) {
+        let mut bytes = tree.bake().unwrap().bytes;
+        bytes.push(0);
+        prop_assert!(UnverifiedManifest::open(&bytes).is_err());
+        bytes.truncate(cut.index(bytes.len() - 1));
+        prop_assert!(UnverifiedManifest::open(&bytes).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn many_blocks_come_back(tree in large()) {
+        comes_back(&tree);
+    }
+
+    #[test]
+    fn a_flipped_bit_changes_the_identity_or_is_found_where_it_is(tree in large(), flips in proptest::collection::vec(any::<prop::sample::Index>(), 60)) {
+        let bytes = tree.bake().unwrap().bytes;
+        for flip in flips {
+            flipped(&bytes, flip.index(bytes.len() * 8));
+        }
+    }
+}
+
+/// Flips one bit of a manifest and looks what comes of it.
+fn flipped(bytes: &[u8], bit: usize) {
+    let parts = Parts::of(bytes).unwrap();
+    let whole = UnverifiedManifest::open(bytes).unwrap();
+    let mut altered = bytes.to_vec();
+    altered[bit / 8] ^= 1 << (bit % 8);
+    let body_start = 40 + parts.header.len();
+    let table_start = body_start + parts.body.len();
+    let side_start = table_start + parts.table.len();
+    let opened = UnverifiedManifest::open(&altered);
+    match bit / 8 {
+        at if at >= side_start => {
+            let Ok(opened) = opened else { return };
+            assert_eq!(opened.identity(), whole.identity());
+            opened.verify_all().unwrap();
+        }
+        at if (body_start..table_start).contains(&at) => {
+            let opened = opened.unwrap();
+            assert_eq!(opened.identity(), whole.identity());
+            let block = ((at - body_start) / BLOCK_BYTES) as u64;
+            match opened.verify_all() {
+                Err(ManifestError::BlockAltered(found)) => assert_eq!(found, block),
+                other => panic!("{other:?}"),
+            }
+        }
+        _ => {
+            let Ok(opened) = opened else { return };
+            assert_ne!(opened.identity().sha256, whole.identity().sha256);
+            assert_ne!(opened.identity().blake3, whole.identity().blake3);
+        }
+    }
+}
+
+#[test]
+fn every_single_bit_of_a_small_manifest_counts() {
+    let tree = Tree::grow(&mut Choices::Bytes(&[9; 40]), 12);
+    let bytes = tree.bake().unwrap().bytes;
+    (0..bytes.len() * 8).for_each(|bit| flipped(&bytes, bit));
+}
+
+#[test]
+fn an_empty_tree_is_a_manifest() {
+    let bytes = bake([]).unwrap();
+    let manifest = UnverifiedManifest::open(&bytes).unwrap();
+    manifest.verify_all().unwrap();
+    assert_eq!(manifest.entries().count(), 0);
+    assert_eq!(manifest.lookup(&TreePath::root()).unwrap(), None);
+}
+
+/// Lengths of a target that bring `/p`, and `/p` and `/q`, to the end of the first block and past it.
+const FILLING: std::ops::RangeInclusive<usize> = 3850..=4050;
+
+/// A block filled to its last byte is where an off-by-one would live.
+#[test]
+fn a_block_may_be_filled_to_its_last_byte() {
+    let mut exact = 0;
+    for length in FILLING {
+        let link = |name: &[u8], length| {
+            plain(
+                name,
+                Node::Symlink {
+                    target: vec![b't'; length].into(),
+                },
+            )
+        };
+        let mut entries = vec![plain(b"", Node::Directory)];
+        entries.extend((b'a'..=b'o').map(|name| link(&[name], 4096)));
+        entries.extend([link(b"p", length), link(b"q", 1)]);
+        let bytes = bake(entries.clone()).unwrap();
+        let manifest = UnverifiedManifest::open(&bytes).unwrap();
+        let read: Vec<Entry> = manifest.entries().collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, entries);
+        manifest.verify_all().unwrap();
+        let body = Parts::of(&bytes).unwrap().body;
+        // A record of a symlink ends in its target: a full block ends in one.
+        exact += usize::from(body.len() > BLOCK_BYTES && body[BLOCK_BYTES - 1] == b't');
+    }
+    assert_eq!(
+        exact, 2,
+        "once with `p` at the end of the block, once with `q`"
+    );
+}
+
+#[test]
+fn what_no_kernel_could_hold_is_not_baked() {
+    let root = || plain(b"", Node::Directory);
+    let file = |path: &[u8]| {
+        plain(
+            path,
+            Node::File {
+                size: 0,
+                content: Blake3::of(b""),
+            },
+        )
+    };
+    let long = Xattrs::held((0..17).map(|n| (vec![b'n', n], vec![0; Xattrs::MAX_VALUE_BYTES])));
+    let unfit = [
+        plain(
+            b"a",
+            Node::Symlink {
+                target: vec![b't'; 4097].into(),
+            },
+        ),
+        Entry {
+            mode: 0o10000,
+            ..file(b"a")
+        },
+        Entry {
+            xattrs: Xattrs::held([(Vec::new(), Vec::new())]),
+            ..file(b"a")
+        },
+        Entry {
+            xattrs: Xattrs::held([(vec![b'n'; 256], Vec::new())]),
+            ..file(b"a")
+        },
+        Entry {
+            xattrs: Xattrs::held([(b"n".to_vec(), vec![0; Xattrs::MAX_VALUE_BYTES + 1])]),
+            ..file(b"a")
+        },
+        Entry {
+            xattrs: long,
+            ..file(b"a")
+        },
+        Entry {
+            links: Some(drift::entry::Links {
+                least: TreePath::new(b"b").unwrap(),
+                outside: 0,
+            }),
+            ..file(b"a")
+        },
+        Entry {
+            links: Some(drift::entry::Links {
+                least: TreePath::root(),
+                outside: 0,
+            }),
+            ..file(b"a")
+        },
+    ];
+    for entry in unfit {
+        assert!(
+            matches!(bake([root(), entry.clone()]), Err(BuildError::Unfit { .. })),
+            "{entry:?}"
+        );
+    }
+    assert!(matches!(
+        bake([root(), file(b"a/b")]),
+        Err(BuildError::Orphan(_))
+    ));
+    assert!(matches!(
+        bake([root(), file(b"a"), file(b"a/b")]),
+        Err(BuildError::Orphan(_))
+    ));
+    assert!(matches!(
+        bake([root(), file(b"a"), file(b"a")]),
+        Err(BuildError::Duplicate(_))
+    ));
+    let two_large = (b'a'..b'c').map(|name| {
+        plain(
+            &[name],
+            Node::File {
+                size: u64::MAX,
+                content: Blake3::of(b""),
+            },
+        )
+    });
+    assert!(
+        bake(std::iter::once(root()).chain(two_large)).is_ok(),
+        "sizes add up to no more than there are numbers"
+    );
+}
+
+/// Entries of two blocks, the second of which can be tampered with by itself.
+fn two_blocks() -> Parts {
+    let links = (0..20_u8).map(|n| {
+        plain(
+            &[b'a' + n],
+            Node::Symlink {
+                target: vec![b't'; 4000].into(),
+            },
+        )
+    });
+    Parts::of(&bake(std::iter::once(plain(b"", Node::Directory)).chain(links)).unwrap()).unwrap()
+}
+
+#[test]
+fn ordinals_that_do_not_count_up_are_refused() {
+    for (at, ordinal) in [
+        (0, u64::MAX),
+        (8, u64::MAX),
+        (0, 1),
+        (BLOCK_BYTES, u64::MAX),
+        (BLOCK_BYTES, 0),
+        (BLOCK_BYTES + 8, 5),
+    ] {
+        let mut parts = two_blocks();
+        parts.body[at..at + 8].copy_from_slice(&ordinal.to_le_bytes());
+        let bytes = parts.seal();
+        let manifest = UnverifiedManifest::open(&bytes).unwrap();
+        assert!(
+            manifest.entries().any(|entry| entry.is_err()),
+            "{at} {ordinal}"
+        );
+        for path in [&b"a"[..], b"t"] {
+            let _ = manifest.origin(&TreePath::new(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn order_holds_across_blocks() {
+    let mut parts = two_blocks();
+    let name = &mut parts.body[BLOCK_BYTES + 16 + 3];
+    assert_eq!(
+        *name, b'q',
+        "the first record of the second block is of /q: tag, shared, length, name"
+    );
+    *name = b'a';
+    let bytes = parts.seal();
+    let manifest = UnverifiedManifest::open(&bytes).unwrap();
+    assert!(matches!(
+        manifest.entries().find_map(Result::err),
+        Some(ManifestError::Malformed("order of blocks"))
+    ));
+}
+
+#[test]
+fn a_block_without_entries_is_refused() {
+    let mut parts = two_blocks();
+    parts.body[BLOCK_BYTES + 16..]
+        .iter_mut()
+        .for_each(|byte| *byte = 0);
+    let bytes = parts.seal();
+    let manifest = UnverifiedManifest::open(&bytes).unwrap();
+    assert!(manifest.entries().any(|entry| entry.is_err()));
+}
