@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -69,7 +69,6 @@ impl Ground {
     /// A fresh file system, with a key pair beside it.
     pub(crate) fn new(file_system: FileSystem, mebibytes: u64) -> Result<Self> {
         let ground = Self { fs: LoopFs::new(file_system, mebibytes)?, agent: Program::Agent.path()? };
-        fs::create_dir(ground.outside("keep")).context("make a directory")?;
         fs::create_dir(ground.root().join("keep")).context("make a directory")?;
         ground.ok(&["keygen", "--output", &ground.text("keys")])?;
         Ok(ground)
@@ -267,9 +266,4 @@ fn word<'l>(line: &'l Value, key: &str) -> Result<&'l str> {
 pub(crate) fn has_control_bytes(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     text.chars().any(|character| character.is_control() && character != '\n')
-}
-
-/// A path as the tests of a file system write it.
-pub(crate) fn below(root: &Path, path: &str) -> PathBuf {
-    root.join(path)
 }

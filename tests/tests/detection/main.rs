@@ -6,5 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod exports;
+mod gaps;
 mod ground;
+mod hostile_manifests;
 mod mutations;
+mod own_system;
+mod rules;
+mod same_bytes;
+mod signing;
