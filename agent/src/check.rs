@@ -112,78 +112,98 @@ pub enum CheckError {
     Output(#[source] io::Error),
 }
 
-/// Checks and prints what was found.
+/// A check that was done, to be printed.
+#[derive(Debug)]
+pub struct Checked {
+    baseline: Baseline,
+    drifts: Vec<DriftLine>,
+    gaps: Vec<Gap>,
+    summary: ScanSummary,
+}
+
+/// Opens the image's manifest, as every check begins.
+///
+/// # Errors
+/// Anything that leaves it unverified.
+pub fn open(arguments: &CheckArguments) -> Result<Baseline, CheckError> {
+    Ok(Baseline::open(&paths(arguments))?)
+}
+
+/// Checks the tree against its manifest.
 ///
 /// # Errors
 /// See [`CheckError`]: no verdict then.
 pub fn check(
     arguments: &CheckArguments,
-    out: &mut dyn Write,
-    style: Style,
+    baseline: Baseline,
     interrupt: &AtomicBool,
     progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Outcome, CheckError> {
-    let baseline = Baseline::open(&paths(arguments))?;
+) -> Result<Checked, CheckError> {
     let memory = memory_path(arguments, &baseline);
-    let mut verified = if arguments.quick {
-        remembered(&memory)
+    let (pass, mut verified) = if arguments.quick {
+        (Pass::Quick, remembered(&memory))
     } else {
-        Verified::default()
+        (Pass::Full, Verified::default())
     };
     let mut drifts = BTreeMap::new();
     let mut gaps: Vec<Gap> = Vec::new();
     let request = ScanRequest {
         baseline: &baseline,
         root: &arguments.root,
-        pass: if arguments.quick {
-            Pass::Quick
-        } else {
-            Pass::Full
-        },
+        pass,
         threads: arguments.threads.unwrap_or_else(crate::threads),
         verified: &mut verified,
         held_length: &|_| None,
         interrupt,
         progress,
     };
-    let summary = scan(request, &mut |finding| match finding {
+    let scanned = scan(request, &mut |finding| match finding {
         Finding::Drift(difference) => {
-            drifts.insert(
-                (difference.drift.path.clone(), difference.drift.kind.clone()),
-                *difference,
-            );
+            let key = (difference.drift.path.clone(), difference.drift.kind.clone());
+            drifts.insert(key, *difference);
         }
         Finding::Gap(gap) => gaps.push(gap),
         Finding::Held(_) => {}
-    })
-    .map_err(|source| CheckError::Scan {
+    });
+    let summary = scanned.map_err(|source| CheckError::Scan {
         root: arguments.root.clone(),
         source,
     })?;
     remember(&memory, &verified);
     gaps.sort_by(|a, b| a.path.cmp(&b.path));
-    let drifts: Vec<DriftLine> = drifts
+    let drifts = drifts
         .into_values()
         .map(|difference| DriftLine::new(difference, &baseline))
         .collect();
-    let outcome = Outcome::of(&summary);
-    let printed = if arguments.json {
-        lines::print(out, &drifts, &gaps, &summary, &baseline)
-    } else {
-        text::print(
-            out,
-            style,
-            &text::Result {
-                drifts: &drifts,
-                gaps: &gaps,
-                summary: &summary,
-                image: &baseline.image(),
-                outcome,
-            },
-        )
-    };
-    printed.map_err(CheckError::Output)?;
-    Ok(outcome)
+    Ok(Checked {
+        baseline,
+        drifts,
+        gaps,
+        summary,
+    })
+}
+
+impl Checked {
+    /// What it comes to.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::of(&self.summary)
+    }
+
+    /// Prints JSON Lines for machines.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn print_lines(&self, out: &mut dyn Write) -> Result<(), CheckError> {
+        lines::print(out, self).map_err(CheckError::Output)
+    }
+
+    /// Prints text for people.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn print_text(&self, out: &mut dyn Write, style: Style) -> Result<(), CheckError> {
+        text::print(out, style, self).map_err(CheckError::Output)
+    }
 }
 
 fn paths(arguments: &CheckArguments) -> BaselinePaths {

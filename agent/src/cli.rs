@@ -243,16 +243,19 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     } else {
         Style::Plain
     };
-    let bar = Bar::new("checking", None);
-    let outcome = check::check(
-        arguments,
-        &mut standard_output(),
-        style,
-        &interrupt,
-        &|progress| bar.show(progress),
-    );
+    let baseline = check::open(arguments)?;
+    let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));
+    let checked = check::check(arguments, baseline, &interrupt, &|progress| {
+        bar.show(progress);
+    });
     bar.finish();
-    Ok(ExitCode::from(outcome?.exit_code()))
+    let (checked, mut out) = (checked?, standard_output());
+    if arguments.json {
+        checked.print_lines(&mut out)?;
+    } else {
+        checked.print_text(&mut out, style)?;
+    }
+    Ok(ExitCode::from(checked.outcome().exit_code()))
 }
 
 fn run_enroll(flags: EnrollFlags) -> Result<ExitCode, Exit> {

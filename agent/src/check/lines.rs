@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use drift::TreePath;
 use drift::class::{Class, Severity};
 use drift::compare::Difference;
-use drift::coverage::{Coverage, Gap, GapReason};
+use drift::coverage::{Coverage, GapReason};
 use drift::entry::{AttributeSet, Shown};
 use drift::finding::DriftKind;
 use drift::report::ImageRef;
 use serde::Serialize;
 
+use super::Checked;
 use crate::baseline::Baseline;
-use crate::scan::ScanSummary;
 
 /// One drift.
 #[derive(Debug, Serialize)]
@@ -120,13 +120,13 @@ impl DriftLine {
     }
 }
 
-pub(super) fn print(
-    out: &mut dyn Write,
-    drifts: &[DriftLine],
-    gaps: &[Gap],
-    summary: &ScanSummary,
-    baseline: &Baseline,
-) -> io::Result<()> {
+pub(super) fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    let Checked {
+        baseline,
+        drifts,
+        gaps,
+        summary,
+    } = checked;
     for drift in drifts {
         line(out, drift)?;
     }

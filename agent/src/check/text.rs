@@ -4,11 +4,9 @@
 use std::io::{self, Write};
 
 use drift::class::Severity;
-use drift::coverage::Gap;
 use drift::finding::DriftKind;
-use drift::report::ImageRef;
 
-use super::{DriftLine, Outcome};
+use super::{Checked, DriftLine, Outcome};
 use crate::scan::ScanSummary;
 
 /// Whether colours are wanted: on a terminal, unless `NO_COLOR` says otherwise.
@@ -20,20 +18,11 @@ pub enum Style {
     Plain,
 }
 
-/// Everything that is printed.
-pub(super) struct Result<'a> {
-    pub(super) drifts: &'a [DriftLine],
-    pub(super) gaps: &'a [Gap],
-    pub(super) summary: &'a ScanSummary,
-    pub(super) image: &'a ImageRef,
-    pub(super) outcome: Outcome,
-}
-
-pub(super) fn print(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Result<()> {
-    for drift in result.drifts {
+pub(super) fn print(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result<()> {
+    for drift in &checked.drifts {
         print_drift(out, style, drift)?;
     }
-    for gap in result.gaps {
+    for gap in &checked.gaps {
         let detail = if gap.detail.is_empty() {
             String::new()
         } else {
@@ -47,14 +36,14 @@ pub(super) fn print(out: &mut dyn Write, style: Style, result: &Result<'_>) -> i
             gap.reason.sentence()
         )?;
     }
-    for limit in &result.summary.coverage.limits {
+    for limit in &checked.summary.coverage.limits {
         writeln!(
             out,
             "{}           {limit}",
             paint(style, YELLOW, "limit   ")
         )?;
     }
-    print_end(out, style, result)?;
+    print_end(out, style, checked)?;
     out.flush()
 }
 
@@ -130,7 +119,7 @@ fn flags(letters: &str) -> String {
     }
 }
 
-fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Result<()> {
+fn print_end(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result<()> {
     let ScanSummary {
         entries,
         bytes,
@@ -139,11 +128,9 @@ fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Resu
         elapsed,
         coverage,
         ..
-    } = result.summary;
-    let image = format!(
-        "{} {} ({})",
-        result.image.name, result.image.version, result.image.build
-    );
+    } = &checked.summary;
+    let image = checked.baseline.image();
+    let image = format!("{} {} ({})", image.name, image.version, image.build);
     let looked = format!(
         "{} of {} entries verified, {entries} paths and {} read in {:.1} s",
         coverage.verified_entries,
@@ -151,7 +138,7 @@ fn print_end(out: &mut dyn Write, style: Style, result: &Result<'_>) -> io::Resu
         crate::size(*bytes),
         elapsed.as_secs_f64()
     );
-    let verdict = match result.outcome {
+    let verdict = match checked.outcome() {
         Outcome::Clean => paint(style, GREEN, &format!("clean: this is {image}")),
         Outcome::Drift => {
             let plural = if *drifts == 1 { "" } else { "s" };
