@@ -78,14 +78,14 @@ pub fn operators_router(app: Arc<App>) -> Router {
             axum::routing::get(move || async move { axum::Json(document.as_ref().clone()) }),
         )
         .fallback(no_such_route)
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::clone(&app),
-            refusal::record,
-        ))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
             TIMEOUT,
+        ))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&app),
+            refusal::record,
         ))
         .with_state(app)
 }

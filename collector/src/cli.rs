@@ -176,7 +176,10 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
                     ..Flags::default()
                 },
             )?;
-            serve::check_fleets(&config)?;
+            let fleets = serve::check_fleets(&config)?;
+            for line in crate::replace::shown_policies(&fleets) {
+                table::say(&line)?;
+            }
             table::say("the configuration is good")?;
             Ok(ExitCode::SUCCESS)
         }

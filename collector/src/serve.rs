@@ -165,6 +165,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// It cannot run.
 pub fn run(config: Config) -> Result<(), ServeError> {
     start_log();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -185,9 +186,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 ///
 /// # Errors
 /// It is refused.
-pub fn check_fleets(config: &Config) -> Result<(), ServeError> {
-    Fleets::load(&config.fleets)?;
-    Ok(())
+pub fn check_fleets(config: &Config) -> Result<Fleets, ServeError> {
+    Ok(Fleets::load(&config.fleets)?)
 }
 
 impl Collector {
@@ -364,6 +364,16 @@ async fn until_told_to_stop() -> std::io::Result<()> {
             _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => {}
         }
+    }
+}
+
+/// As many connections as the system allows: the default of 1024 is far below a fleet.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files was not raised");
     }
 }
 

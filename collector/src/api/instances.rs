@@ -244,6 +244,8 @@ async fn release(
             if release.renewal {
                 instances::allow_renewal(tx, instance.row, hold.at_ms + RENEWAL_MS)?;
             }
+            // Whoever releases an instance also takes back that no order is wanted for it.
+            crate::store::orders::decline(tx, &instance.id, None)?;
             instances::set_hold(tx, instance.row, None)
         },
     )

@@ -135,7 +135,7 @@ pub(super) async fn record(
     let asker = Asker::default();
     request.extensions_mut().insert(asker.clone());
     let asked = format!("{} {}", request.method(), request.uri().path());
-    let response = next.run(request).await;
+    let response = worded(next.run(request).await).await;
     let refused = matches!(
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -173,6 +173,32 @@ pub(super) async fn record(
     }
     response
 }
+
+/// Gives a refusal of the framework (no JSON, too long, no such method, too late) the form of ours.
+async fn worded(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
+    if !refused || response.extensions().get::<ApiError>().is_some() {
+        return response;
+    }
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "too-long",
+        StatusCode::METHOD_NOT_ALLOWED => "no-such-route",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        _ => "bad-request",
+    };
+    let said = axum::body::to_bytes(response.into_body(), MAX_SAID_BYTES).await;
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    let message = if said.is_empty() {
+        status.to_string()
+    } else {
+        said
+    };
+    ApiError::refused(status, code, message).into_response()
+}
+
+/// The longest message of the framework that is handed on.
+const MAX_SAID_BYTES: usize = 4096;
 
 /// A request line as the ledger keeps it: callers do not decide how long our entries are.
 fn shorten(text: &str) -> String {

@@ -295,6 +295,13 @@ async fn an_operator_sees_and_does_what_its_role_and_fleets_allow() {
         let refused = world.operate::<Value>(operator, &path, Some(body)).await;
         assert_eq!(refused.unwrap_err().0, StatusCode::FORBIDDEN, "{path}");
     }
+    let first =
+        std::fs::read_to_string(world.directory.path().join("data/operator.token")).unwrap();
+    let odd = json!({"fleet": "web", "ttl_seconds": 60, "uses": 1, "unheard": "of"});
+    let odd = world
+        .operate::<Value>(first.trim(), "/v1/tokens", Some(odd))
+        .await;
+    assert_eq!(odd.unwrap_err().1, "bad-request");
     let nobody = world
         .operate::<Value>("dmop1.made-up", "/v1/instances", None)
         .await;
