@@ -4,6 +4,7 @@
 
 mod crash;
 mod hostile;
+mod images;
 mod world;
 
 use drift::finding::set_digest;
