@@ -10,6 +10,7 @@ use drift::key::{KeyError, TrustedKey};
 use drift::manifest::{Manifest, ManifestError, Source, UnverifiedManifest};
 use drift::report::ImageRef;
 use drift::signature::{Envelope, SignatureError};
+use rustix::fs::{Mode, OFlags};
 
 /// Where the baseline lies. The defaults are where an image has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,9 @@ pub enum BaselineError {
     /// A file that anyone may write: whoever does decides what is trusted.
     #[error("{} is writable by everyone: run `chmod o-w` on it", shown(.0))]
     WorldWritable(PathBuf),
+    /// Something other than a file in its place.
+    #[error("{} is not a regular file", shown(.0))]
+    NotRegular(PathBuf),
     /// A public key that cannot be understood.
     #[error("read the public key {}", shown(path))]
     Key {
@@ -146,10 +150,7 @@ impl Baseline {
 /// # Errors
 /// A file that cannot be read, or that is no manifest.
 pub fn open_unverified(path: &Path) -> Result<UnverifiedManifest<ManifestFile>, BaselineError> {
-    let file = File::open(path).map_err(|source| BaselineError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let file = open_regular(path)?;
     UnverifiedManifest::open(ManifestFile(file)).map_err(|source| BaselineError::Manifest {
         path: path.to_owned(),
         source,
@@ -225,6 +226,22 @@ fn refuse_world_writable(path: &Path) -> Result<(), BaselineError> {
     Ok(())
 }
 
+/// Opens a file that is one: a FIFO in its place must not hold us up, a device must not be touched.
+fn open_regular(path: &Path) -> Result<File, BaselineError> {
+    let failed = |source| BaselineError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = rustix::fs::open(path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let file = File::from(opened.map_err(|error| failed(error.into()))?);
+    if file.metadata().map_err(failed)?.is_file() {
+        Ok(file)
+    } else {
+        Err(BaselineError::NotRegular(path.to_owned()))
+    }
+}
+
 fn read_small(path: &Path) -> Result<Vec<u8>, BaselineError> {
     use std::io::Read as _;
     let failed = |source| BaselineError::Read {
@@ -232,7 +249,7 @@ fn read_small(path: &Path) -> Result<Vec<u8>, BaselineError> {
         source,
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = open_regular(path)?;
     file.take(MAX_SMALL_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

@@ -115,6 +115,13 @@ fn print_one(difference: &Difference, json: bool, out: &mut dyn Write) -> io::Re
     } = difference;
     if json {
         let mut line = serde_json::to_value(drift)?;
+        // As `check --json` has it: each key in every line, and a path that is text.
+        line["path"] = drift.path.to_text().into();
+        if !drift.path.is_utf8() {
+            line["path_bytes"] = drift::base64(&drift.path.to_absolute()).into();
+        }
+        line["changed"] = serde_json::to_value(drift.changed)?;
+        line["found"] = serde_json::to_value(&drift.found)?;
         line["expected"] = serde_json::to_value(expected.as_ref().map(Shown::from))?;
         return writeln!(out, "{line}");
     }

@@ -11,6 +11,9 @@ pub struct Xattr {
     pub value: Box<[u8]>,
 }
 
+/// What a file system shows of its own business, by the beginnings of the names.
+const NOT_HELD: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"trusted.SGI_ACL_"];
+
 /// The held extended attributes of an entry, sorted by name, each name once.
 ///
 /// Shared: most files of an image have the same few sets.
@@ -30,14 +33,12 @@ impl Xattrs {
 
     /// Keeps what is held of the attributes that the kernel lists, in any order.
     ///
-    /// An overlay's own layers write `trusted.overlay.*` and `user.overlay.*`: these say how the image is mounted,
+    /// XFS shows its own form of the ACLs that are held (`system.posix_acl_*`) as `trusted.SGI_ACL_*`. An overlay's own layers write `trusted.overlay.*` and `user.overlay.*`: these say how the image is mounted,
     /// not what is in it. SELinux labels lose their trailing NUL, which some tools store and some do not.
     pub fn held(listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
         let mut held: Vec<Xattr> = listed
             .into_iter()
-            .filter(|(name, _)| {
-                !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
-            })
+            .filter(|(name, _)| !NOT_HELD.iter().any(|&prefix| name.starts_with(prefix)))
             .map(|(name, mut value)| {
                 if name == b"security.selinux" && value.last() == Some(&0) {
                     value.pop();
@@ -94,6 +95,16 @@ mod tests {
         ]);
         let names: Vec<_> = xattrs.as_slice().iter().map(|xattr| &*xattr.name).collect();
         assert_eq!(names, [&b"trusted.a"[..], b"user.b"]);
+    }
+
+    #[test]
+    fn the_acls_of_xfs_are_held_once() {
+        let xfs = Xattrs::held([
+            (b"system.posix_acl_access".to_vec(), b"acl".to_vec()),
+            (b"trusted.SGI_ACL_FILE".to_vec(), b"the same".to_vec()),
+        ]);
+        let ext4 = Xattrs::held([(b"system.posix_acl_access".to_vec(), b"acl".to_vec())]);
+        assert_eq!(xfs, ext4);
     }
 
     #[test]
