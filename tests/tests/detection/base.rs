@@ -12,20 +12,62 @@ pub(crate) struct OddName {
 
 /// Names that programs have stumbled over.
 pub(crate) const ODD_NAMES: [OddName; 14] = [
-    OddName { bash: r"$'\xff\xfe'", shown: r"\xff\xfe" },
-    OddName { bash: r"$'\xc3'", shown: r"\xc3" },
-    OddName { bash: r"$'a\nb'", shown: r"a\nb" },
-    OddName { bash: r"$'\e[31mred\e[0m'", shown: r"\x1b[31mred\x1b[0m" },
-    OddName { bash: r"$'\e]0;title\a'", shown: r"\x1b]0;title\x07" },
-    OddName { bash: r"$'\xc2\x9b31m'", shown: r"\xc2\x9b31m" },
-    OddName { bash: r"$'\xe2\x80\xaetxt.exe'", shown: r"\xe2\x80\xaetxt.exe" },
-    OddName { bash: r"$'\x7f\x01\x1f'", shown: r"\x7f\x01\x1f" },
-    OddName { bash: r"'back\slash'", shown: r"back\\slash" },
-    OddName { bash: r"' leading and trailing '", shown: " leading and trailing " },
-    OddName { bash: r"'-rf'", shown: "-rf" },
-    OddName { bash: r"'*?[a]{b}'", shown: "*?[a]{b}" },
-    OddName { bash: r"'...'", shown: "..." },
-    OddName { bash: "'\u{1f980}\u{e9}'", shown: "\u{1f980}\u{e9}" },
+    OddName {
+        bash: r"$'\xff\xfe'",
+        shown: r"\xff\xfe",
+    },
+    OddName {
+        bash: r"$'\xc3'",
+        shown: r"\xc3",
+    },
+    OddName {
+        bash: r"$'a\nb'",
+        shown: r"a\nb",
+    },
+    OddName {
+        bash: r"$'\e[31mred\e[0m'",
+        shown: r"\x1b[31mred\x1b[0m",
+    },
+    OddName {
+        bash: r"$'\e]0;title\a'",
+        shown: r"\x1b]0;title\x07",
+    },
+    OddName {
+        bash: r"$'\xc2\x9b31m'",
+        shown: r"\xc2\x9b31m",
+    },
+    OddName {
+        bash: r"$'\xe2\x80\xaetxt.exe'",
+        shown: r"\xe2\x80\xaetxt.exe",
+    },
+    OddName {
+        bash: r"$'\x7f\x01\x1f'",
+        shown: r"\x7f\x01\x1f",
+    },
+    OddName {
+        bash: r"'back\slash'",
+        shown: r"back\\slash",
+    },
+    OddName {
+        bash: r"' leading and trailing '",
+        shown: " leading and trailing ",
+    },
+    OddName {
+        bash: r"'-rf'",
+        shown: "-rf",
+    },
+    OddName {
+        bash: r"'*?[a]{b}'",
+        shown: "*?[a]{b}",
+    },
+    OddName {
+        bash: r"'...'",
+        shown: "...",
+    },
+    OddName {
+        bash: "'\u{1f980}\u{e9}'",
+        shown: "\u{1f980}\u{e9}",
+    },
 ];
 
 /// The longest name that there is.
@@ -55,7 +97,7 @@ chmod 1777 opt/sticky; chmod 2775 opt/setgid; chown 0:50 opt/setgid
 echo a > opt/full/a; echo b > opt/full/below/b
 mknod -m 666 dev/null c 1 3; mknod -m 660 dev/disk b 7 200; mknod -m 600 dev/large c 4095 1048575
 mkfifo run/pipe; socket run/socket
-truncate -s 16M data/sparse; printf x | dd of=data/sparse bs=1 seek=8M conv=notrunc status=none
+truncate -s 4M data/sparse; printf x | dd of=data/sparse bs=1 seek=2M conv=notrunc status=none
 : > data/empty; seq 1000 > data/plain; chmod 644 data/plain
 seq 1000 > data/owned; chown 1000:1000 data/owned
 seq 100 > data/flagged; chattr +dA data/flagged
@@ -79,7 +121,9 @@ pub(crate) fn make(ground: &Ground, tree: &str) -> Result<()> {
     ground.shell("", &format!("mkdir {tree}"))?;
     let mut script = SCRIPT.to_owned();
     for OddName { bash, .. } in &ODD_NAMES {
-        script += &format!("echo odd > names/{bash}; mkdir trash/{bash}; echo below > trash/{bash}/below\n");
+        script += &format!(
+            "echo odd > names/{bash}; mkdir trash/{bash}; echo below > trash/{bash}/below\n"
+        );
     }
     script += "ln -s $'\\xff\\e[31m' names/link\n";
     ground.shell(tree, &script).map(drop)

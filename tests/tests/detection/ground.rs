@@ -68,7 +68,10 @@ pub(crate) enum Pass {
 impl Ground {
     /// A fresh file system, with a key pair beside it.
     pub(crate) fn new(file_system: FileSystem, mebibytes: u64) -> Result<Self> {
-        let ground = Self { fs: LoopFs::new(file_system, mebibytes)?, agent: Program::Agent.path()? };
+        let ground = Self {
+            fs: LoopFs::new(file_system, mebibytes)?,
+            agent: Program::Agent.path()?,
+        };
         fs::create_dir(ground.root().join("keep")).context("make a directory")?;
         ground.ok(&["keygen", "--output", &ground.text("keys")])?;
         Ok(ground)
@@ -100,17 +103,27 @@ impl Ground {
 
     /// Runs lines of shell in a tree; they stop at the first thing that goes wrong.
     pub(crate) fn shell(&self, tree: &str, script: &str) -> Result<String> {
-        let variables = format!("KEEP='{}'\nWORK='{}'\nDEPTH={DEPTH}\n", self.tree("keep"), self.text(""));
+        let variables = format!(
+            "KEEP='{}'\nWORK='{}'\nDEPTH={DEPTH}\n",
+            self.tree("keep"),
+            self.text("")
+        );
         let mut command = self.fs.sandbox().command("bash");
         command.current_dir("/").arg("-euc");
-        command.arg(OsStr::new(&format!("{variables}{PRELUDE}\ncd '{}'\n{script}", self.tree(tree))));
+        command.arg(OsStr::new(&format!(
+            "{variables}{PRELUDE}\ncd '{}'\n{script}",
+            self.tree(tree)
+        )));
         run(&mut command)
     }
 
     /// The agent as a command of the sandbox, ended if it hangs.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.fs.sandbox().command("timeout");
-        command.args(["--signal=KILL", HANGS_AFTER_SECONDS]).arg(&self.agent).args(arguments);
+        command
+            .args(["--signal=KILL", HANGS_AFTER_SECONDS])
+            .arg(&self.agent)
+            .args(arguments);
         command
     }
 
@@ -121,21 +134,40 @@ impl Ground {
     pub(crate) fn agent(&self, arguments: &[&str]) -> Result<Run> {
         let output = finish(&mut self.command(arguments))?;
         let err = String::from_utf8(output.stderr).context("standard error is text")?;
-        let code = output.status.code().with_context(|| format!("{arguments:?} was killed:\n{err}"))?;
-        ensure!(code != 137 && code != 101 && !err.contains("panicked"), "{arguments:?} ended with {code}:\n{err}");
-        Ok(Run { code, out: output.stdout, err })
+        let code = output
+            .status
+            .code()
+            .with_context(|| format!("{arguments:?} was killed:\n{err}"))?;
+        ensure!(
+            code != 137 && code != 101 && !err.contains("panicked"),
+            "{arguments:?} ended with {code}:\n{err}"
+        );
+        Ok(Run {
+            code,
+            out: output.stdout,
+            err,
+        })
     }
 
     /// Runs the agent, which is to succeed, and gives what it printed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> Result<String> {
         let run = self.agent(arguments)?;
-        ensure!(run.code == 0, "{arguments:?} ended with {}:\n{}", run.code, run.err);
+        ensure!(
+            run.code == 0,
+            "{arguments:?} ended with {}:\n{}",
+            run.code,
+            run.err
+        );
         String::from_utf8(run.out).context("standard output is text")
     }
 
     /// Bakes a tree into `OUTPUT/image.manifest`, signed with the ground's own key.
     pub(crate) fn bake(&self, tree: &str, output: &str, more: &[&str]) -> Result<Run> {
-        let (root, output, key) = (self.tree(tree), self.text(output), self.text("keys/driftmark.key"));
+        let (root, output, key) = (
+            self.tree(tree),
+            self.text(output),
+            self.text("keys/driftmark.key"),
+        );
         let mut arguments = vec!["bake", "--root", &root, "--name", "web", "--version", "1"];
         arguments.extend(["--output", &output, "--key", &key]);
         arguments.extend(more);
@@ -143,21 +175,38 @@ impl Ground {
     }
 
     /// Bakes with these rules, or with none.
-    pub(crate) fn bake_well(&self, tree: &str, output: &str, rules: Option<&str>) -> Result<String> {
+    pub(crate) fn bake_well(
+        &self,
+        tree: &str,
+        output: &str,
+        rules: Option<&str>,
+    ) -> Result<String> {
         let file = self.text(&format!("{output}.toml"));
         if let Some(rules) = rules {
             fs::write(&file, rules).context("write rules")?;
         }
         let run = self.bake(tree, output, &["--rules", rules.map_or("none", |_| &file)])?;
-        ensure!(run.code == 0, "baking {tree} ended with {}:\n{}", run.code, run.err);
+        ensure!(
+            run.code == 0,
+            "baking {tree} ended with {}:\n{}",
+            run.code,
+            run.err
+        );
         String::from_utf8(run.out).context("standard output is text")
     }
 
     /// The arguments of a check of a tree against `OUTPUT/image.manifest`.
     pub(crate) fn check_arguments(&self, tree: &str, output: &str, pass: Pass) -> Vec<String> {
-        let state = if pass == Pass::Full { "state-full" } else { "state-quick" };
+        let state = if pass == Pass::Full {
+            "state-full"
+        } else {
+            "state-quick"
+        };
         let mut arguments = vec!["check".to_owned(), "--root".to_owned(), self.tree(tree)];
-        arguments.extend(["--manifest".to_owned(), self.text(&format!("{output}/image.manifest"))]);
+        arguments.extend([
+            "--manifest".to_owned(),
+            self.text(&format!("{output}/image.manifest")),
+        ]);
         arguments.extend(["--trust".to_owned(), self.text("keys/driftmark.pub")]);
         arguments.extend(["--state".to_owned(), self.text(state)]);
         arguments.extend((pass == Pass::Quick).then(|| "--quick".to_owned()));
@@ -185,58 +234,111 @@ impl Ground {
 impl Checked {
     fn read(run: Run) -> Result<Self> {
         let text = String::from_utf8(run.out).context("standard output is text")?;
-        let parsed = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>();
-        let mut lines = parsed.with_context(|| format!("one JSON object a line: {text}\n{}", run.err))?;
-        let mut last = lines.pop().with_context(|| format!("no output, exit code {}:\n{}", run.code, run.err))?;
+        let parsed = text
+            .lines()
+            .map(serde_json::from_str::<Value>)
+            .collect::<Result<Vec<_>, _>>();
+        let mut lines =
+            parsed.with_context(|| format!("one JSON object a line: {text}\n{}", run.err))?;
+        let mut last = lines
+            .pop()
+            .with_context(|| format!("no output, exit code {}:\n{}", run.code, run.err))?;
         let summary = last["summary"].take();
         ensure!(summary.is_object(), "the last line is no summary: {text}");
-        let mut checked =
-            Checked { code: run.code, drifts: BTreeSet::new(), gaps: BTreeSet::new(), lines: Vec::new(), summary };
+        let mut checked = Checked {
+            code: run.code,
+            drifts: BTreeSet::new(),
+            gaps: BTreeSet::new(),
+            lines: Vec::new(),
+            summary,
+        };
         for line in lines {
             let gap = &line["gap"];
             let is_new = if gap.is_object() {
-                checked.gaps.insert(format!("{} {}", shown_path(gap)?, word(gap, "reason")?))
+                checked
+                    .gaps
+                    .insert(format!("{} {}", shown_path(gap)?, word(gap, "reason")?))
             } else {
                 checked.drifts.insert(shown_drift(&line)?)
             };
             ensure!(is_new, "told twice: {line}");
             checked.lines.push(line);
         }
-        ensure!(checked.summary["drifts"] == checked.drifts.len(), "drifts are not those counted: {text}");
-        ensure!(checked.summary["gaps"] == checked.gaps.len(), "gaps are not those counted: {text}");
+        ensure!(
+            checked.summary["drifts"] == checked.drifts.len(),
+            "drifts are not those counted: {text}"
+        );
+        ensure!(
+            checked.summary["gaps"] == checked.gaps.len(),
+            "gaps are not those counted: {text}"
+        );
         Ok(checked)
     }
 
     /// The line of a drift, by its path as it is shown.
     pub(crate) fn line(&self, path: &str) -> Result<&Value> {
-        let found = self.lines.iter().find(|line| shown_path(line).is_ok_and(|shown| shown == path));
+        let found = self
+            .lines
+            .iter()
+            .find(|line| shown_path(line).is_ok_and(|shown| shown == path));
         found.with_context(|| format!("no line about {path}"))
     }
 
     /// Holds what was said against what is to be said, no more and no less, exit code included.
     pub(crate) fn is(&self, drifts: &[&str], gaps: &[&str]) -> Result<()> {
-        let set = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<BTreeSet<_>>();
+        let set = |lines: &[&str]| {
+            lines
+                .iter()
+                .map(|&line| line.to_owned())
+                .collect::<BTreeSet<_>>()
+        };
         let (drifts, gaps) = (set(drifts), set(gaps));
-        ensure!(self.drifts == drifts, "drifts are {:#?}\nand not {drifts:#?}", self.drifts);
-        ensure!(self.gaps == gaps, "gaps are {:#?}\nand not {gaps:#?}", self.gaps);
+        ensure!(
+            self.drifts == drifts,
+            "drifts are {:#?}\nand not {drifts:#?}",
+            self.drifts
+        );
+        ensure!(
+            self.gaps == gaps,
+            "gaps are {:#?}\nand not {gaps:#?}",
+            self.gaps
+        );
         let code = match (drifts.is_empty(), gaps.is_empty()) {
             (false, _) => 1,
             (true, false) => 2,
             (true, true) => 0,
         };
-        ensure!(self.code == code, "the exit code is {} and not {code}: {}", self.code, self.summary);
+        ensure!(
+            self.code == code,
+            "the exit code is {} and not {code}: {}",
+            self.code,
+            self.summary
+        );
         Ok(())
     }
 }
 
 /// `KIND PATH ATTRIBUTE...` of one line, which must have all that a line has.
 fn shown_drift(line: &Value) -> Result<String> {
-    for key in ["expected", "found", "class", "severity", "technique", "package"] {
+    for key in [
+        "expected",
+        "found",
+        "class",
+        "severity",
+        "technique",
+        "package",
+    ] {
         ensure!(line.get(key).is_some(), "no {key} in {line}");
     }
     let kind = word(line, "kind")?;
-    ensure!(line["expected"].is_null() == (kind == "added") || kind == "covered", "what was expected: {line}");
-    ensure!(line["found"].is_null() != matches!(kind, "added" | "changed"), "what was found: {line}");
+    ensure!(
+        line["expected"].is_null() == (kind == "added") || kind == "covered",
+        "what was expected: {line}"
+    );
+    ensure!(
+        line["found"].is_null() != matches!(kind, "added" | "changed"),
+        "what was found: {line}"
+    );
     let mut text = format!("{kind} {}", shown_path(line)?);
     for attribute in line["changed"].as_array().context("`changed` is a list")? {
         text.push(' ');
@@ -249,21 +351,33 @@ fn shown_drift(line: &Value) -> Result<String> {
 fn shown_path(line: &Value) -> Result<String> {
     let text = word(line, "path")?;
     let Some(encoded) = line.get("path_bytes") else {
-        ensure!(!text.contains(char::REPLACEMENT_CHARACTER), "{text:?} lost its bytes");
+        ensure!(
+            !text.contains(char::REPLACEMENT_CHARACTER),
+            "{text:?} lost its bytes"
+        );
         return Ok(drift::escape(text.as_bytes()));
     };
     let bytes = drift::from_base64(encoded.as_str().context("base64 is text")?)?;
-    ensure!(std::str::from_utf8(&bytes).is_err(), "{text:?} needs no bytes");
-    ensure!(String::from_utf8_lossy(&bytes) == text, "{text:?} is not its bytes");
+    ensure!(
+        std::str::from_utf8(&bytes).is_err(),
+        "{text:?} needs no bytes"
+    );
+    ensure!(
+        String::from_utf8_lossy(&bytes) == text,
+        "{text:?} is not its bytes"
+    );
     Ok(drift::escape(&bytes))
 }
 
 fn word<'l>(line: &'l Value, key: &str) -> Result<&'l str> {
-    line[key].as_str().with_context(|| format!("no {key} in {line}"))
+    line[key]
+        .as_str()
+        .with_context(|| format!("no {key} in {line}"))
 }
 
 /// Whether bytes could be anything but plain lines on a terminal.
 pub(crate) fn has_control_bytes(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().any(|character| character.is_control() && character != '\n')
+    text.chars()
+        .any(|character| character.is_control() && character != '\n')
 }

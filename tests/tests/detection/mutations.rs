@@ -34,7 +34,10 @@ fn every_mutation_is_reported_exactly_and_nothing_is_once_it_is_undone() -> Resu
     let ground = Ground::new(FileSystem::Ext4, 96)?;
     base::make(&ground, "tree")?;
     ground.bake_well("tree", "baked", None)?;
-    ground.check("tree", "baked", Pass::Full)?.is(&[], &[]).context("the tree as it was baked")?;
+    ground
+        .check("tree", "baked", Pass::Full)?
+        .is(&[], &[])
+        .context("the tree as it was baked")?;
     pause(SETTLED);
     ground.remember("tree", "baked")?;
     let mutations = table::all();
@@ -43,10 +46,19 @@ fn every_mutation_is_reported_exactly_and_nothing_is_once_it_is_undone() -> Resu
         if let Err(error) = tell(&ground, mutation) {
             wrong.push(format!("{}: {error:#}", mutation.name));
             // What could not be undone would be found again in every row that follows.
-            ground.check("tree", "baked", Pass::Full)?.is(&[], &[]).with_context(|| wrong.join("\n"))?;
+            ground
+                .check("tree", "baked", Pass::Full)?
+                .is(&[], &[])
+                .with_context(|| wrong.join("\n"))?;
         }
     }
-    ensure!(wrong.is_empty(), "{} of {} mutations:\n{}", wrong.len(), mutations.len(), wrong.join("\n"));
+    ensure!(
+        wrong.is_empty(),
+        "{} of {} mutations:\n{}",
+        wrong.len(),
+        mutations.len(),
+        wrong.join("\n")
+    );
     println!("{} mutations", mutations.len());
     Ok(())
 }
@@ -56,12 +68,16 @@ fn tell(ground: &Ground, mutation: &Mutation) -> Result<()> {
     ground.shell("tree", &mutation.make).context("make it")?;
     let told = [Pass::Full, Pass::Quick].map(|pass| {
         let checked = ground.check("tree", "baked", pass)?;
-        checked.is(&drifts, &[]).with_context(|| format!("a {pass:?} check"))
+        checked
+            .is(&drifts, &[])
+            .with_context(|| format!("a {pass:?} check"))
     });
     ground.shell("tree", &mutation.undo).context("undo it")?;
     let again = [Pass::Full, Pass::Quick].map(|pass| {
         let checked = ground.check("tree", "baked", pass)?;
-        checked.is(&[], &[]).with_context(|| format!("a {pass:?} check after it was undone"))
+        checked
+            .is(&[], &[])
+            .with_context(|| format!("a {pass:?} check after it was undone"))
     });
     told.into_iter().chain(again).collect()
 }
@@ -72,22 +88,41 @@ fn what_was_changed_and_put_back_is_read_again_and_clean() -> Result<()> {
         return Ok(());
     }
     let ground = Ground::new(FileSystem::Ext4, 32)?;
-    ground.shell("", "mkdir tree; cd tree; for n in {1..50}; do seq $n > file-$n; done")?;
+    ground.shell(
+        "",
+        "mkdir tree; cd tree; for n in {1..50}; do seq $n > file-$n; done",
+    )?;
     ground.bake_well("tree", "baked", None)?;
     pause(SETTLED);
     ground.remember("tree", "baked")?;
     let idle = ground.check("tree", "baked", Pass::Quick)?;
     idle.is(&[], &[])?;
-    ensure!(idle.summary["rehashed"] == 0, "nothing moved: {}", idle.summary);
-    ensure!(idle.summary["entries"] == 51, "everything is still looked at: {}", idle.summary);
+    ensure!(
+        idle.summary["rehashed"] == 0,
+        "nothing moved: {}",
+        idle.summary
+    );
+    ensure!(
+        idle.summary["entries"] == 51,
+        "everything is still looked at: {}",
+        idle.summary
+    );
     ground.shell("tree", "poke file-3 0 9; poke file-3 0 1; chmod 600 file-4; chmod 644 file-4; touch -d 1999-01-01 file-5")?;
     let moved = ground.check("tree", "baked", Pass::Quick)?;
     moved.is(&[], &[])?;
-    ensure!(moved.summary["rehashed"] == 3, "three files moved: {}", moved.summary);
+    ensure!(
+        moved.summary["rehashed"] == 3,
+        "three files moved: {}",
+        moved.summary
+    );
     pause(SETTLED);
     ground.check("tree", "baked", Pass::Quick)?.is(&[], &[])?;
     let settled = ground.check("tree", "baked", Pass::Quick)?;
-    ensure!(settled.summary["rehashed"] == 0, "they are trusted again: {}", settled.summary);
+    ensure!(
+        settled.summary["rehashed"] == 0,
+        "they are trusted again: {}",
+        settled.summary
+    );
     Ok(())
 }
 
@@ -97,14 +132,21 @@ fn a_write_to_the_disk_behind_the_file_system_is_found_once_the_cache_is_dropped
         return Ok(());
     }
     let ground = Ground::new(FileSystem::Ext4, 32)?;
-    ground.shell("", "mkdir tree; cd tree; seq 20000 > library; cp library other; sync")?;
+    ground.shell(
+        "",
+        "mkdir tree; cd tree; seq 20000 > library; cp library other; sync",
+    )?;
     ground.bake_well("tree", "baked", None)?;
     ground.fs().raw_write("tree/library", RAW_OFFSET, b"#")?;
     ground.fs().drop_caches("tree/library")?;
-    ground.check("tree", "baked", Pass::Full)?.is(&["changed /library content"], &[])?;
+    ground
+        .check("tree", "baked", Pass::Full)?
+        .is(&["changed /library content"], &[])?;
     let original = std::fs::read(ground.root().join("tree/other")).context("read the copy")?;
     let at = usize::try_from(RAW_OFFSET).context("an offset")?;
-    ground.fs().raw_write("tree/library", RAW_OFFSET, &original[at..=at])?;
+    ground
+        .fs()
+        .raw_write("tree/library", RAW_OFFSET, &original[at..=at])?;
     ground.fs().drop_caches("tree/library")?;
     ground.check("tree", "baked", Pass::Full)?.is(&[], &[])
 }
@@ -115,18 +157,39 @@ fn one_byte_of_a_large_file_is_a_change() -> Result<()> {
         return Ok(());
     }
     let ground = Ground::new(FileSystem::Ext4, 160)?;
-    ground.shell("", "mkdir tree; cd tree; head -c 100M /dev/zero > large; poke large 99999999 x")?;
+    ground.shell(
+        "",
+        "mkdir tree; cd tree; head -c 100M /dev/zero > large; poke large 99999999 x",
+    )?;
     ground.bake_well("tree", "baked", None)?;
     ground.check("tree", "baked", Pass::Full)?.is(&[], &[])?;
     for (make, undo, drift) in [
-        ("printf x >> large", "truncate -s 100M large", "changed /large size content"),
-        ("poke large 52428800 x", r"poke large 52428800 '\0'", "changed /large content"),
-        ("truncate -s -1 large", "truncate -s +1 large", "changed /large size content"),
+        (
+            "printf x >> large",
+            "truncate -s 100M large",
+            "changed /large size content",
+        ),
+        (
+            "poke large 52428800 x",
+            r"poke large 52428800 '\0'",
+            "changed /large content",
+        ),
+        (
+            "truncate -s -1 large",
+            "truncate -s +1 large",
+            "changed /large size content",
+        ),
     ] {
         ground.shell("tree", make)?;
-        ground.check("tree", "baked", Pass::Full)?.is(&[drift], &[]).context(make)?;
+        ground
+            .check("tree", "baked", Pass::Full)?
+            .is(&[drift], &[])
+            .context(make)?;
         ground.shell("tree", undo)?;
-        ground.check("tree", "baked", Pass::Full)?.is(&[], &[]).context(undo)?;
+        ground
+            .check("tree", "baked", Pass::Full)?
+            .is(&[], &[])
+            .context(undo)?;
     }
     Ok(())
 }

@@ -17,17 +17,45 @@ fn this_machines_own_files_are_clean_against_their_own_manifest() -> Result<()> 
     }
     let directory = tempfile::tempdir().context("make a directory")?;
     let at = |name: &str| directory.path().join(name);
-    run(Program::Agent.command()?.arg("keygen").arg("--output").arg(at("keys")))?;
+    run(Program::Agent
+        .command()?
+        .arg("keygen")
+        .arg("--output")
+        .arg(at("keys")))?;
     for tree in TREES.iter().filter(|tree| Path::new(tree).is_dir()) {
         let mut bake = Program::Agent.command()?;
-        bake.args(["bake", "--root", tree, "--name", "own", "--version", "1", "--rules", "none", "--output"]);
-        run(bake.arg(at("out")).arg("--key").arg(at("keys/driftmark.key")))?;
+        bake.args([
+            "bake",
+            "--root",
+            tree,
+            "--name",
+            "own",
+            "--version",
+            "1",
+            "--rules",
+            "none",
+            "--output",
+        ]);
+        run(bake
+            .arg(at("out"))
+            .arg("--key")
+            .arg(at("keys/driftmark.key")))?;
         let mut check = Program::Agent.command()?;
-        check.args(["check", "--json", "--root", tree, "--manifest"]).arg(at("out/image.manifest"));
-        check.arg("--trust").arg(at("keys/driftmark.pub")).arg("--state").arg(at("state"));
+        check
+            .args(["check", "--json", "--root", tree, "--manifest"])
+            .arg(at("out/image.manifest"));
+        check
+            .arg("--trust")
+            .arg(at("keys/driftmark.pub"))
+            .arg("--state")
+            .arg(at("state"));
         let output = finish(&mut check)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.code() == Some(0), "{tree}: {:?}\n{text}", output.status);
+        ensure!(
+            output.status.code() == Some(0),
+            "{tree}: {:?}\n{text}",
+            output.status
+        );
         println!("{tree}: {}", text.trim_end());
     }
     Ok(())

@@ -43,14 +43,24 @@ fn threads_and_disks_do_not_change_a_byte() -> Result<()> {
             continue;
         }
         let other = Ground::new(file_system, 400)?;
-        run(Command::new("cp").arg("-a").arg(ground.root().join(".")).arg(other.root()))?;
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(ground.root().join("."))
+            .arg(other.root()))?;
         other.shell("tree", AFTER_COPY)?;
         other.bake_well("tree", "copy", None)?;
         let theirs = manifest(&other, "copy")?;
         if theirs != first {
             fs::write(other.outside("first"), &first).context("write a manifest")?;
-            let diff = other.agent(&["diff", &other.text("first"), &other.text("copy/image.manifest")])?;
-            anyhow::bail!("on {file_system:?} it differs: {}", String::from_utf8_lossy(&diff.out));
+            let diff = other.agent(&[
+                "diff",
+                &other.text("first"),
+                &other.text("copy/image.manifest"),
+            ])?;
+            anyhow::bail!(
+                "on {file_system:?} it differs: {}",
+                String::from_utf8_lossy(&diff.out)
+            );
         }
         other.check("tree", "copy", Pass::Full)?.is(&[], &[])?;
     }

@@ -12,14 +12,29 @@ fn ground() -> Result<Ground> {
     let ground = Ground::new(FileSystem::Ext4, 32)?;
     ground.shell("", "mkdir -p tree/etc; echo a > tree/etc/a")?;
     let (root, output) = (ground.tree("tree"), ground.text("out"));
-    ground.ok(&["bake", "--root", &root, "--name", "web", "--version", "1", "--output", &output, "--rules", "none"])?;
+    ground.ok(&[
+        "bake",
+        "--root",
+        &root,
+        "--name",
+        "web",
+        "--version",
+        "1",
+        "--output",
+        &output,
+        "--rules",
+        "none",
+    ])?;
     Ok(ground)
 }
 
 /// A check that trusts these keys alone.
 fn check(ground: &Ground, keys: &[&str]) -> Result<Run> {
     let mut arguments = ground.check_arguments("tree", "out", Pass::Full);
-    let at = arguments.iter().position(|argument| argument == "--trust").context("the trust of a check")?;
+    let at = arguments
+        .iter()
+        .position(|argument| argument == "--trust")
+        .context("the trust of a check")?;
     arguments.drain(at..at + 2);
     for key in keys {
         arguments.extend(["--trust".to_owned(), ground.text(key)]);
@@ -36,7 +51,9 @@ fn sign_elsewhere(ground: &Ground, key: &str, options: &str) -> Result<Run> {
     fs::write(ground.outside("pae"), &pae.out).context("write what is to be signed")?;
     ground.shell("", &format!("openssl pkeyutl -sign -inkey ${{WORK}}{key}.key {options} -in ${{WORK}}pae -out ${{WORK}}signature"))?;
     let (signature, public) = (ground.text("signature"), ground.text(&format!("{key}.pub")));
-    ground.agent(&["sign", &manifest, "--attach", &signature, "--public", &public])
+    ground.agent(&[
+        "sign", &manifest, "--attach", &signature, "--public", &public,
+    ])
 }
 
 const MAKE_KEYS: &str = r#"cd "$WORK"
@@ -54,26 +71,46 @@ fn openssl_signs_and_either_key_is_enough() -> Result<()> {
     let ground = ground()?;
     ground.shell("", MAKE_KEYS)?;
     let unsigned = check(&ground, &["ed.pub"])?;
-    ensure!(unsigned.code == 66 && unsigned.err.contains("image.manifest.sig"), "{unsigned:?}");
+    ensure!(
+        unsigned.code == 66 && unsigned.err.contains("image.manifest.sig"),
+        "{unsigned:?}"
+    );
     for (key, options) in [("ed", "-rawin"), ("ec", "-rawin -digest sha256")] {
         let signed = sign_elsewhere(&ground, key, options)?;
         ensure!(signed.code == 0, "{key}: {}", signed.err);
     }
-    for keys in [&["ed.pub"][..], &["ec.pub"], &["keys/driftmark.pub", "ec.pub"], &["ed.pub", "ec.pub"]] {
+    for keys in [
+        &["ed.pub"][..],
+        &["ec.pub"],
+        &["keys/driftmark.pub", "ec.pub"],
+        &["ed.pub", "ec.pub"],
+    ] {
         let run = check(&ground, keys)?;
         ensure!(run.code == 0, "{keys:?}: {run:?}");
     }
     let untrusted = check(&ground, &["keys/driftmark.pub"])?;
-    ensure!(untrusted.code == 65 && untrusted.err.contains("no trusted key"), "{untrusted:?}");
+    ensure!(
+        untrusted.code == 65 && untrusted.err.contains("no trusted key"),
+        "{untrusted:?}"
+    );
     // A third signature, by the agent itself, and then the first key is gone from the image: rotated.
-    let (manifest, own) = (ground.text("out/image.manifest"), ground.text("keys/driftmark.key"));
+    let (manifest, own) = (
+        ground.text("out/image.manifest"),
+        ground.text("keys/driftmark.key"),
+    );
     ground.ok(&["sign", &manifest, "--key", &own])?;
     for key in ["keys/driftmark.pub", "ed.pub", "ec.pub"] {
         ensure!(check(&ground, &[key])?.code == 0, "{key} is still enough");
     }
-    let signature: serde_json::Value =
-        serde_json::from_slice(&fs::read(ground.outside("out/image.manifest.sig")).context("read the signature")?)?;
-    ensure!(signature["signatures"].as_array().is_some_and(|list| list.len() == 3), "three signatures: {signature}");
+    let signature: serde_json::Value = serde_json::from_slice(
+        &fs::read(ground.outside("out/image.manifest.sig")).context("read the signature")?,
+    )?;
+    ensure!(
+        signature["signatures"]
+            .as_array()
+            .is_some_and(|list| list.len() == 3),
+        "three signatures: {signature}"
+    );
     Ok(())
 }
 
@@ -86,23 +123,48 @@ fn a_signature_over_anything_else_is_not_attached() -> Result<()> {
     ground.shell("", MAKE_KEYS)?;
     let manifest = ground.text("out/image.manifest");
     let made = [
-        ("over the manifest itself", "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.manifest -out signature", "ed"),
-        ("over the statement itself", "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.statement.json -out signature", "ed"),
-        ("of another key", "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.manifest -out signature", "ec"),
+        (
+            "over the manifest itself",
+            "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.manifest -out signature",
+            "ed",
+        ),
+        (
+            "over the statement itself",
+            "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.statement.json -out signature",
+            "ed",
+        ),
+        (
+            "of another key",
+            "openssl pkeyutl -sign -inkey ed.key -rawin -in out/image.manifest -out signature",
+            "ec",
+        ),
         ("empty", ": > signature", "ed"),
         ("too short", "head -c 63 /dev/zero > signature", "ed"),
         ("zeros", "head -c 64 /dev/zero > signature", "ec"),
         ("not DER", "head -c 72 /dev/urandom > signature", "ec"),
         ("large", "head -c 100000 /dev/zero > signature", "ec"),
-        ("by P-384", "openssl pkeyutl -sign -inkey p384.key -rawin -digest sha384 -in out/image.manifest -out signature", "p384"),
-        ("by RSA", "openssl pkeyutl -sign -inkey rsa.key -rawin -digest sha256 -in out/image.manifest -out signature", "rsa"),
+        (
+            "by P-384",
+            "openssl pkeyutl -sign -inkey p384.key -rawin -digest sha384 -in out/image.manifest -out signature",
+            "p384",
+        ),
+        (
+            "by RSA",
+            "openssl pkeyutl -sign -inkey rsa.key -rawin -digest sha256 -in out/image.manifest -out signature",
+            "rsa",
+        ),
     ];
     for (name, make, key) in made {
         ground.shell("", &format!("cd \"$WORK\"; {make}"))?;
         let (signature, public) = (ground.text("signature"), ground.text(&format!("{key}.pub")));
-        let run = ground.agent(&["sign", &manifest, "--attach", &signature, "--public", &public])?;
+        let run = ground.agent(&[
+            "sign", &manifest, "--attach", &signature, "--public", &public,
+        ])?;
         ensure!(run.code == 65 && !run.err.is_empty(), "{name}: {run:?}");
-        ensure!(!ground.outside("out/image.manifest.sig").exists(), "{name}: nothing is written");
+        ensure!(
+            !ground.outside("out/image.manifest.sig").exists(),
+            "{name}: nothing is written"
+        );
     }
     Ok(())
 }
@@ -116,7 +178,10 @@ fn a_key_pair_is_never_written_over_and_its_private_half_is_the_owners() -> Resu
     let modes = ground.shell("", "stat -c '%a %n' \"$WORK\"keys/* | sed 's,/.*/,,'")?;
     ensure!(modes == "600 driftmark.key\n644 driftmark.pub\n", "{modes}");
     let again = ground.agent(&["keygen", "--output", &ground.text("keys")])?;
-    ensure!(again.code == 73 && again.err.contains("exists already"), "{again:?}");
+    ensure!(
+        again.code == 73 && again.err.contains("exists already"),
+        "{again:?}"
+    );
     ground.shell("", "openssl pkey -in \"$WORK\"keys/driftmark.key -noout -check 2>&1; openssl pkey -pubin -in \"$WORK\"keys/driftmark.pub -noout")?;
     Ok(())
 }

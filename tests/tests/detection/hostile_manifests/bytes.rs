@@ -26,7 +26,11 @@ struct Parts {
 impl Parts {
     fn of(bytes: &[u8]) -> Result<Self> {
         let number = |at: usize| -> Result<usize> {
-            let eight = bytes.get(at..at + 8).context("a preamble")?.try_into().context("8 bytes")?;
+            let eight = bytes
+                .get(at..at + 8)
+                .context("a preamble")?
+                .try_into()
+                .context("8 bytes")?;
             usize::try_from(u64::from_le_bytes(eight)).context("a length")
         };
         let (header, body) = (number(16)?, number(24)?);
@@ -80,12 +84,28 @@ fn a_manifest_of_any_other_length_is_refused() -> Result<()> {
     let good = fs::read(&path).context("read the manifest")?;
     let parts = Parts::of(&good)?;
     ensure!(parts.table - parts.entries > 2 * BLOCK, "several blocks");
-    let edges = [0, 8, 12, PREAMBLE, PREAMBLE + parts.header, parts.entries + BLOCK, parts.unread, parts.table, parts.side, good.len()];
-    let around = edges.into_iter().flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
-    let lengths = around.chain((0..good.len()).step_by(good.len() / 20)).filter(|&length| length < good.len());
+    let edges = [
+        0,
+        8,
+        12,
+        PREAMBLE,
+        PREAMBLE + parts.header,
+        parts.entries + BLOCK,
+        parts.unread,
+        parts.table,
+        parts.side,
+        good.len(),
+    ];
+    let around = edges
+        .into_iter()
+        .flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
+    let lengths = around
+        .chain((0..good.len()).step_by(good.len() / 20))
+        .filter(|&length| length < good.len());
     for length in lengths {
         let run = write_and_check(&ground, &path, &good[..length])?;
-        refused(&run, "image.manifest").with_context(|| format!("cut to {length} of {} bytes", good.len()))?;
+        refused(&run, "image.manifest")
+            .with_context(|| format!("cut to {length} of {} bytes", good.len()))?;
     }
     for more in [&b"\0"[..], b"evil", &good] {
         let run = write_and_check(&ground, &path, &[&good, more].concat())?;
@@ -105,7 +125,8 @@ fn a_manifest_with_one_bit_flipped_is_refused_wherever_a_check_reads() -> Result
     let path = ground.outside("baked/image.manifest");
     let good = fs::read(&path).context("read the manifest")?;
     let parts = Parts::of(&good)?;
-    let every = |from: usize, to: usize, count: usize| (from..to).step_by(((to - from) / count).max(1));
+    let every =
+        |from: usize, to: usize, count: usize| (from..to).step_by(((to - from) / count).max(1));
     let read = (0..PREAMBLE)
         .chain(PREAMBLE..parts.entries)
         .chain(every(parts.entries, parts.unread, 40))
@@ -118,7 +139,11 @@ fn a_manifest_with_one_bit_flipped_is_refused_wherever_a_check_reads() -> Result
     }
     // What a check does not read cannot mislead it: nothing is refused, or all is, and nothing else is said.
     let last_entries_block = (parts.unread - parts.entries).div_ceil(BLOCK) * BLOCK + parts.entries;
-    for at in every(last_entries_block.min(parts.table), parts.table, 10).chain(every(parts.side, good.len(), 10)) {
+    for at in every(last_entries_block.min(parts.table), parts.table, 10).chain(every(
+        parts.side,
+        good.len(),
+        10,
+    )) {
         let mut bytes = good.clone();
         bytes[at] ^= 4;
         let run = write_and_check(&ground, &path, &bytes)?;
@@ -138,7 +163,10 @@ fn a_signature_with_one_bit_flipped_or_cut_short_is_refused() -> Result<()> {
     let meaning = |bytes: &[u8]| {
         let envelope = drift::signature::Envelope::from_json(bytes).ok()?;
         let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-        Some((envelope.unverified_statement().to_vec(), value["signatures"][0]["sig"].clone()))
+        Some((
+            envelope.unverified_statement().to_vec(),
+            value["signatures"][0]["sig"].clone(),
+        ))
     };
     let truth = meaning(&good);
     ensure!(truth.is_some(), "the good one is read");

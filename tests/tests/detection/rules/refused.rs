@@ -19,8 +19,16 @@ fn rules_that_are_a_mistake_are_refused_and_nothing_is_written() -> Result<()> {
     let cases: &[(&str, String, &str)] = &[
         ("the same path twice", twice, "never counts"),
         ("below a volatile one", within, "never counts"),
-        ("volatile everything", rule("volatile", "/**"), "allows everything"),
-        ("content everywhere", rule("content", "/**"), "allows everything"),
+        (
+            "volatile everything",
+            rule("volatile", "/**"),
+            "allows everything",
+        ),
+        (
+            "content everywhere",
+            rule("content", "/**"),
+            "allows everything",
+        ),
         ("volatile root", rule("volatile", "/"), "allows everything"),
         ("empty", rule("volatile", ""), "path \"\""),
         ("relative", rule("volatile", "etc/x"), "etc/x"),
@@ -28,16 +36,48 @@ fn rules_that_are_a_mistake_are_refused_and_nothing_is_written() -> Result<()> {
         ("a dot", rule("volatile", "/etc/./x"), "/etc/./x"),
         ("a double slash", rule("volatile", "/etc//x"), "/etc//x"),
         ("unknown type", rule("ignore", "/etc/x"), "ignore"),
-        ("unknown shape", "[[rule]]\ntype = \"shape\"\nshape = \"round\"\npath = \"/x\"\n".to_owned(), "round"),
-        ("shape without one", "[[rule]]\ntype = \"shape\"\npath = \"/x\"\n".to_owned(), "shape"),
-        ("unknown key", rule("content", "/etc/x") + "when = \"never\"\n", "when"),
-        ("unknown table", "[[rules]]\ntype = \"content\"\npath = \"/x\"\n".to_owned(), "rules"),
-        ("no path", "[[rule]]\ntype = \"content\"\n".to_owned(), "path"),
-        ("no paths", "[[rule]]\ntype = \"content\"\npaths = []\n".to_owned(), "empty"),
+        (
+            "unknown shape",
+            "[[rule]]\ntype = \"shape\"\nshape = \"round\"\npath = \"/x\"\n".to_owned(),
+            "round",
+        ),
+        (
+            "shape without one",
+            "[[rule]]\ntype = \"shape\"\npath = \"/x\"\n".to_owned(),
+            "shape",
+        ),
+        (
+            "unknown key",
+            rule("content", "/etc/x") + "when = \"never\"\n",
+            "when",
+        ),
+        (
+            "unknown table",
+            "[[rules]]\ntype = \"content\"\npath = \"/x\"\n".to_owned(),
+            "rules",
+        ),
+        (
+            "no path",
+            "[[rule]]\ntype = \"content\"\n".to_owned(),
+            "path",
+        ),
+        (
+            "no paths",
+            "[[rule]]\ntype = \"content\"\npaths = []\n".to_owned(),
+            "empty",
+        ),
         ("both", rule("content", "/x") + "paths = [\"/y\"]\n", "both"),
-        ("a key twice", rule("content", "/x") + "path = \"/y\"\n", "duplicate"),
+        (
+            "a key twice",
+            rule("content", "/x") + "path = \"/y\"\n",
+            "duplicate",
+        ),
         ("not TOML", "volatile /etc\n".to_owned(), "rules"),
-        ("executables under volatile", rule("volatile", "/opt"), "executables"),
+        (
+            "executables under volatile",
+            rule("volatile", "/opt"),
+            "executables",
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, text, message) in cases {
@@ -45,14 +85,23 @@ fn rules_that_are_a_mistake_are_refused_and_nothing_is_written() -> Result<()> {
         let run = ground.bake("tree", "bad", &["--rules", &ground.text("bad.toml")])?;
         let nothing_written = !ground.outside("bad").exists();
         if run.code != 65 || !run.err.contains(message) || !nothing_written {
-            wrong.push(format!("{name}: {}, nothing written: {nothing_written}\n{}", run.code, run.err));
+            wrong.push(format!(
+                "{name}: {}, nothing written: {nothing_written}\n{}",
+                run.code, run.err
+            ));
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let missing = ground.bake("tree", "bad", &["--rules", &ground.text("missing.toml")])?;
-    ensure!(missing.code == 66 && missing.err.contains("missing.toml"), "{missing:?}");
+    ensure!(
+        missing.code == 66 && missing.err.contains("missing.toml"),
+        "{missing:?}"
+    );
     let unknown = ground.bake("tree", "bad", &[])?;
-    ensure!(unknown.code == 65 && unknown.err.contains("--rules"), "an unknown distribution needs rules: {unknown:?}");
+    ensure!(
+        unknown.code == 65 && unknown.err.contains("--rules"),
+        "an unknown distribution needs rules: {unknown:?}"
+    );
     ensure!(!ground.outside("bad").exists(), "nothing is written");
     Ok(())
 }
