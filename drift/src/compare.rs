@@ -66,7 +66,7 @@ pub fn compare<S: Source>(
             Observation::Found(found) => {
                 let path = &found.entry.path;
                 let met = merge.meet(path, &mut |missing| {
-                    judge_missing(&expectation, &missing, sink)
+                    judge_missing(&expectation, &missing, sink);
                 })?;
                 let entry = met.map(|met| met.entry);
                 if let Some(settled) = groups.hold_or_settle(entry, found) {

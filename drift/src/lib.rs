@@ -3,12 +3,12 @@
 //! Pure: no I/O, no clock, no randomness (`clippy.toml` beside this crate bans them). In the order of the way through:
 //!
 //! - [`path`], [`digest`], [`entry`]: what one path of an image is.
-//! - [`rules`]: what may change, and how.
+//! - [`rules`], [`glob`], [`shape`]: what may change, where, and what it must still be.
 //! - [`manifest`]: everything in an image, in canonical bytes.
-//! - [`statement`], [`signature`]: who says so.
+//! - [`statement`], [`signature`], [`key`]: who says so.
 //! - [`observation`]: what a path turned out to be on an instance.
 //! - [`compare`]: manifest × observations → drift and gaps.
-//! - [`finding`]: one drift, with class, severity and technique.
+//! - [`finding`], [`class`]: one drift, and what it means: class, severity and technique.
 //! - [`coverage`]: what has and has not been verified.
 //! - [`report`], [`enrolment`]: what agent and collector say to each other.
 //! - [`export`]: JSON Lines and BSD mtree for the rest of the world.

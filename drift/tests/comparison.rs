@@ -32,7 +32,7 @@ fn findings(tree: &Tree, observations: Vec<Observation>) -> Result<Vec<Finding>,
     let manifest = UnverifiedManifest::open(baked.bytes).unwrap();
     let mut findings = Vec::new();
     compare(&manifest, observations, &mut |finding| {
-        findings.push(finding)
+        findings.push(finding);
     })
     .map(|()| findings)
 }
@@ -102,6 +102,51 @@ proptest! {
         observations.insert(at + 1, again);
         let is_refused = matches!(findings(&tree, observations), Err(CompareError::OutOfOrder { .. }));
         prop_assert!(is_refused);
+    }
+}
+
+/// A property over trees is worth what the trees have in them.
+#[test]
+fn the_trees_and_the_mischief_are_nasty_enough() {
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    for seed in 0..400 {
+        let tree = Tree::grow(&mut Choices::Seed(seed), 40);
+        let observations = mutate::observe(&mut Choices::Seed(!seed), &tree);
+        for (_, words) in model::expected(&tree, &observations) {
+            *counts
+                .entry(words.split(' ').next().unwrap().to_owned())
+                .or_default() += 1;
+        }
+        let mut note = |what: &str, is_so: bool| {
+            *counts.entry(what.to_owned()).or_default() += u32::from(is_so);
+        };
+        let mut entries = tree.entries();
+        note("rules", !tree.rules.is_empty());
+        note(
+            "names in a link group",
+            entries.any(|entry| entry.links.as_ref().is_some_and(|l| l.least != entry.path)),
+        );
+        note(
+            "names that are not UTF-8",
+            entries.any(|entry| !entry.path.is_utf8()),
+        );
+        note("not held", !tree.not_held.is_empty());
+    }
+    for what in [
+        "added",
+        "removed",
+        "changed",
+        "gap",
+        "held",
+        "rules",
+        "names in a link group",
+        "names that are not UTF-8",
+        "not held",
+    ] {
+        assert!(
+            counts.get(what).is_some_and(|&count| count >= 20),
+            "{what}: {counts:?}"
+        );
     }
 }
 

@@ -42,7 +42,7 @@ impl<'m, S: Source> Merge<'m, S> {
     /// The entry at `path`, if the manifest has one; entries before it are gone, and told to `missing`.
     ///
     /// # Errors
-    /// A manifest that cannot be read, or a path that does not come after the one before.
+    /// A manifest that cannot be read, a path that does not come after the one before, or one that a gap covers.
     pub fn meet(
         &mut self,
         path: &TreePath,

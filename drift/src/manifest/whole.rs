@@ -48,7 +48,10 @@ impl<'m, S: Source> Again<'m, S> {
     }
 
     fn add(&mut self, numbered: &Numbered) -> Result<(), ManifestError> {
-        if !self.directories.admit(&numbered.entry, self.contents.rules()) {
+        if !self
+            .directories
+            .admit(&numbered.entry, self.contents.rules())
+        {
             return Err(ManifestError::Malformed("an entry is in no directory"));
         }
         if let Some(package) = origin::read(self.contents, numbered, self.packages)?.package

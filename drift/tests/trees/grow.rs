@@ -35,6 +35,8 @@ impl Tree {
     pub fn grow(choices: &mut Choices<'_>, most: usize) -> Self {
         let mut entries: BTreeMap<TreePath, Entry> = BTreeMap::new();
         let mut directories = vec![TreePath::root()];
+        // Decided first, so that bytes that end early still say something about them.
+        let [of_links, of_rules, of_rest] = [16, 24, 3].map(|length| choices.bytes(length));
         entries.insert(
             TreePath::root(),
             entry(choices, TreePath::root(), Node::Directory),
@@ -58,7 +60,7 @@ impl Tree {
             }
             entries.insert(path.clone(), entry(choices, path, node));
         }
-        let groups = link(choices, &mut entries);
+        let groups = link(&mut Choices::Bytes(&of_links), &mut entries);
         let planted = entries
             .into_values()
             .map(|entry| plant(choices, entry, &groups))
@@ -69,15 +71,16 @@ impl Tree {
             filesystems: Vec::new(),
             not_held: AttributeSet::EMPTY,
         };
-        tree.rules = rules(choices, &tree);
-        if choices.once_in(8) {
+        tree.rules = rules(&mut Choices::Bytes(&of_rules), &tree);
+        let mut rest = Choices::Bytes(&of_rest);
+        if rest.once_in(8) {
             tree.filesystems = vec![Filesystem {
                 mount_point: TreePath::new(b"/var").unwrap(),
                 kind: "xfs".to_owned(),
             }];
         }
-        if choices.once_in(8) {
-            tree.not_held = AttributeSet::from_bits(1 << choices.below(11)).unwrap();
+        if rest.once_in(8) {
+            tree.not_held = AttributeSet::from_bits(1 << rest.below(11)).unwrap();
         }
         tree
     }

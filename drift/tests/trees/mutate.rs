@@ -132,9 +132,9 @@ pub fn flip(choices: &mut Choices<'_>, found: &mut Found, attribute: Attribute) 
         }
         (Attribute::Device, Node::CharDevice(device) | Node::BlockDevice(device)) => {
             if bit < 128 {
-                device.major ^= 1 << (bit % 32)
+                device.major ^= 1 << (bit % 32);
             } else {
-                device.minor ^= 1 << (bit % 32)
+                device.minor ^= 1 << (bit % 32);
             }
         }
         (Attribute::Flags, _) => {
@@ -169,7 +169,7 @@ pub fn flip(choices: &mut Choices<'_>, found: &mut Found, attribute: Attribute) 
             None => return false,
         },
         (Attribute::Kind, node) if *node != Node::Fifo && *node != Node::Directory => {
-            *node = Node::Fifo
+            *node = Node::Fifo;
         }
         _ => return false,
     }
