@@ -53,9 +53,11 @@ enum Outcome {
     /// A quick pass trusts what was verified before.
     Trusted,
     Missing(Entry),
+    /// A gap covers so many entries, among them these names of link groups.
     Gap {
         gap: Gap,
         entries: u64,
+        linked: Vec<Entry>,
     },
     Failed(CompareError),
     Interrupted,
@@ -191,7 +193,12 @@ impl Walker<'_, '_> {
             if let Err(error) = opened {
                 let gap = super::walk::unreadable(&TreePath::root(), &error);
                 let entries = merge.skip_within(&TreePath::root()).unwrap_or_default();
-                self.told.push(Outcome::Gap { gap, entries });
+                let linked = Vec::new();
+                self.told.push(Outcome::Gap {
+                    gap,
+                    entries,
+                    linked,
+                });
             }
             if let Err(error) =
                 merge.finish(&mut |missing| self.told.push(Outcome::Missing(missing)))
@@ -247,10 +254,17 @@ impl Walker<'_, '_> {
     }
 
     fn gap(&mut self, merge: &mut Merge<'_, ManifestFile>, gap: Gap) -> Result<(), CompareError> {
-        let entries = merge.pass_over(&gap.path, &mut |missing| {
-            self.told.push(Outcome::Missing(missing));
+        let (mut entries, mut linked) = (0, Vec::new());
+        let missing = &mut |missing| self.told.push(Outcome::Missing(missing));
+        merge.cover(&gap.path, missing, &mut |covered| {
+            entries += 1;
+            linked.extend(covered.links.is_some().then_some(covered));
         })?;
-        self.told.push(Outcome::Gap { gap, entries });
+        self.told.push(Outcome::Gap {
+            gap,
+            entries,
+            linked,
+        });
         Ok(())
     }
 
@@ -347,6 +361,7 @@ fn read_one(reader: &mut Reader<'_>, job: Job) -> Option<Outcome> {
             Read::Gap(gap) => Outcome::Gap {
                 gap,
                 entries: u64::from(job.met.is_some()),
+                linked: job.met.into_iter().map(|met| met.entry).collect(),
             },
             Read::Interrupted => Outcome::Interrupted,
         },
@@ -403,7 +418,12 @@ fn judge_all(
                 tally.count(&finding);
                 sink(finding);
             }),
-            Outcome::Gap { gap, entries } => {
+            Outcome::Gap {
+                gap,
+                entries,
+                linked,
+            } => {
+                linked.iter().for_each(|entry| groups.cover(entry));
                 tally.unverified += entries;
                 let finding = Finding::Gap(gap);
                 tally.count(&finding);
