@@ -9,7 +9,7 @@ use drift::compare::{
     CompareError, Expectation, Finding, LinkGroups, Merge, Met, judge, judge_cover, judge_missing,
 };
 use drift::coverage::{Coverage, Gap, ScanRecord};
-use drift::entry::{Entry, Node};
+use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Manifest;
 use drift::observation::Found;
 use drift::rules::RuleType;
@@ -387,6 +387,7 @@ fn judge_all(
             } => {
                 tally.found(&found, parts);
                 let ordinal = met.as_ref().map(|met| met.ordinal);
+                let found = as_held(met.as_ref(), found);
                 let Some(settled) = groups.hold_or_settle(met.map(|met| met.entry), found) else {
                     continue;
                 };
@@ -445,6 +446,17 @@ fn judge_all(
         );
     }
     Ok(())
+}
+
+/// What describes the image was not there yet when it was baked: its kind, owner and mode are all that is held of it,
+/// and a label or flag that it was given since is none of the image's.
+fn as_held(met: Option<&Met>, mut found: Found) -> Found {
+    if met.is_some_and(|met| met.entry.node == Node::SelfFile) {
+        found.entry.xattrs = Xattrs::NONE;
+        found.entry.flags = FileFlags::NONE;
+        found.group = None;
+    }
+    found
 }
 
 fn judge_covers(
