@@ -216,7 +216,7 @@ fn inspect_shows_one_path_or_everything_line_by_line() -> Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let count = ground.shell("tree", "find . -printf x | wc -c")?;
     ensure!(
-        lines[0]["manifest"]["entries"].to_string() == count.trim(),
+        lines[0]["manifest"]["entries"] == count.trim().parse::<u64>()?,
         "{} are not {count}",
         lines[0]
     );

@@ -232,7 +232,8 @@ impl Ground {
 }
 
 impl Checked {
-    fn read(run: Run) -> Result<Self> {
+    /// Reads what `check --json` printed.
+    pub(crate) fn read(run: Run) -> Result<Self> {
         let text = String::from_utf8(run.out).context("standard output is text")?;
         let parsed = text
             .lines()

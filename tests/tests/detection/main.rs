@@ -7,10 +7,12 @@
 
 mod base;
 mod exports;
+mod filesystems;
 mod gaps;
 mod ground;
 mod hostile_manifests;
 mod mutations;
+mod own_manifest;
 mod own_system;
 mod rules;
 mod same_bytes;

@@ -12,8 +12,8 @@ type Row = (
     &'static [&'static str],
 );
 
-/// Every row, and those made for each flag, kind and odd name.
-pub(super) fn all() -> Vec<Mutation> {
+/// The rows that are written out below.
+pub(super) fn written() -> Vec<Mutation> {
     let tables = [
         METADATA,
         CONTENT,
@@ -24,21 +24,19 @@ pub(super) fn all() -> Vec<Mutation> {
         COVERS,
         NO_DRIFT,
     ];
-    let written = tables
-        .into_iter()
-        .flatten()
-        .map(|&(name, make, undo, drifts)| Mutation {
-            name: name.to_owned(),
-            make: make.to_owned(),
-            undo: undo.to_owned(),
-            drifts: drifts.iter().map(|&drift| drift.to_owned()).collect(),
-        });
-    written
-        .chain(flags())
-        .chain(kinds())
-        .chain(odd_names())
-        .chain(deep())
-        .collect()
+    let row = |&(name, make, undo, drifts): &Row| Mutation {
+        name: name.to_owned(),
+        make: make.to_owned(),
+        undo: undo.to_owned(),
+        drifts: drifts.iter().map(|&drift| drift.to_owned()).collect(),
+    };
+    tables.into_iter().flatten().map(row).collect()
+}
+
+/// Those that are made for each flag, kind and odd name, and deep down.
+pub(super) fn made() -> Vec<Mutation> {
+    let rows = flags().into_iter().chain(kinds()).chain(odd_names());
+    rows.chain(deep()).collect()
 }
 
 fn mutation(name: &str, make: String, undo: String, drifts: &[String]) -> Mutation {
