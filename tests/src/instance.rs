@@ -169,6 +169,28 @@ impl Instance {
         finish(self.command("/bin/sh")?.args(["-uc", line]))
     }
 
+    /// Asks the agent's health probe as an autoscaler on the machine would; gives the status and the body.
+    ///
+    /// # Errors
+    /// Nothing answers there.
+    pub fn probe(&self, path: &str) -> Result<(u16, String)> {
+        let ask = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/8445; printf 'GET {path} HTTP/1.1\\r\\nHost: probe\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3"
+        );
+        let text = run(self.command("/bin/bash")?.args(["-euc", &ask]))?;
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("{text:?} is no answer"))?;
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        Ok((
+            status.with_context(|| format!("{head:?} has no status"))?,
+            body.to_owned(),
+        ))
+    }
+
     /// Sends the agent a signal by its name (`KILL`, `STOP`), as `systemctl kill` does.
     ///
     /// # Errors

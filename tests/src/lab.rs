@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::image::Image;
 use crate::instance::{Instance, InstanceOptions, Place};
+use crate::process::finish;
 use crate::sandbox::Sandbox;
 
 /// The address on the network of everything that is no instance.
@@ -37,6 +38,8 @@ pub struct Lab {
     groups: Arc<Groups>,
     mounted: Mutex<HashMap<PathBuf, PathBuf>>,
     next: AtomicU8,
+    /// This machine's end of the cable to the lab.
+    joined: Mutex<Option<String>>,
 }
 
 /// The control groups of one lab's instances: the only thing that no namespace takes with it.
@@ -62,6 +65,7 @@ impl Lab {
             groups: Arc::new(groups),
             mounted: Mutex::default(),
             next: AtomicU8::new(FIRST_INSTANCE),
+            joined: Mutex::default(),
         })
     }
 
@@ -139,6 +143,7 @@ impl Lab {
              ip addr add {address}/24 dev {interface}; ip link set {interface} up"
         );
         crate::process::run(Command::new("sh").args(["-euc", &line]))?;
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(interface);
         self.sandbox.shell("ip link set here master lan up")?;
         Ok(address.to_owned())
     }
@@ -199,6 +204,15 @@ impl Groups {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Connections that nobody closed keep the lab's network, and with it the cable, for minutes.
+        if let Some(interface) = self
+            .joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            let _ = finish(Command::new("ip").args(["link", "del", &interface]));
+        }
         // Instances that outlive their lab keep its sandbox, and end with it.
         self.mounted
             .lock()

@@ -22,6 +22,9 @@ fn main() -> ExitCode {
 }
 
 fn replace() -> anyhow::Result<String> {
-    let socket = std::env::args_os().nth(1).map(PathBuf::from).context("usage: driftmark-lab-cloud SOCKET < ORDER")?;
+    let socket = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .context("usage: driftmark-lab-cloud SOCKET < ORDER")?;
     driftmark_tests::cloud::ask(&socket)
 }

@@ -6,4 +6,24 @@
 //! say what they are ([`unverifiable`]).
 #![forbid(unsafe_code)]
 
+mod agent_down;
+mod away;
+mod boots;
+mod breakers;
+mod durability;
+mod many;
+mod modes;
 mod replacement;
+mod unverifiable;
+
+use std::time::Duration;
+
+/// The policy of a fleet in which nothing is replaced.
+const OBSERVE: &str = "mode = \"observe\"\n";
+
+/// The fleets file of a collector on this machine's loopback.
+const OBSERVED_FLEETS: &str =
+    "[[fleet]]\nname = \"web\"\nchannel = \"stable\"\nmode = \"observe\"\n";
+
+/// Whatever is waited for takes seconds; this is for two busy cores.
+const LIMIT: Duration = Duration::from_secs(90);

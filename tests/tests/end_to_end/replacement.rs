@@ -65,7 +65,14 @@ fn a_drifted_instance_is_replaced_by_exactly_one_clean_one_and_the_others_are_le
         .collect();
     assert_eq!(
         way,
-        ["planned", "in-grace", "approved", "executing", "replaced", "verified"]
+        [
+            "planned",
+            "in-grace",
+            "approved",
+            "executing",
+            "replaced",
+            "verified"
+        ]
     );
     ensure!(
         fleet

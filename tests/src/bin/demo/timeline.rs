@@ -4,13 +4,15 @@
 //! nothing older can come.
 
 use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use driftmark_tests::cloud::now;
 use driftmark_tests::fleet::Fleet;
 use driftmark_tests::patience::pause;
-use driftmark_tests::process::Running;
+use driftmark_tests::process::run;
 use serde_json::Value;
 
 use super::screen::Screen;
@@ -30,14 +32,56 @@ pub(crate) struct Timeline<'a> {
     /// The victim's own id.
     instance: String,
     begin_ms: i64,
-    /// The agent's journal on the victim, as it is written.
-    journal: Running,
-    detected: bool,
+    journal: Journal,
     ledger_seen: u64,
     cloud_seen: usize,
     reported: BTreeSet<String>,
     waiting: Vec<Line>,
     milestones: Vec<(&'static str, i64)>,
+}
+
+/// The agent's journal on the victim: read again and again until it tells of a drift, or the machine is gone.
+struct Journal {
+    found: mpsc::Receiver<Detected>,
+}
+
+/// The end of a scan that found something.
+struct Detected {
+    at_ms: i64,
+    drifts: u64,
+    pass: String,
+}
+
+impl Journal {
+    fn read(mut command: Command, begin_ms: i64) -> Self {
+        let (sender, found) = mpsc::channel();
+        std::thread::spawn(move || {
+            while let Ok(text) = run(&mut command) {
+                if let Some(detected) = text.lines().find_map(|line| detected(line, begin_ms)) {
+                    let _ = sender.send(detected);
+                    return;
+                }
+                pause(LOOK);
+            }
+        });
+        Journal { found }
+    }
+}
+
+fn detected(line: &str, begin_ms: i64) -> Option<Detected> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let microseconds: i64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
+    let (at_ms, drifts) = (
+        microseconds / 1000,
+        entry["F_DRIFTS"].as_str()?.parse().ok()?,
+    );
+    let pass = entry["F_PASS"].as_str()?.to_lowercase();
+    let is_news = at_ms >= begin_ms && drifts > 0 && entry["MESSAGE"] == "scan ended";
+    is_news.then_some(Detected {
+        at_ms,
+        drifts,
+        pass,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,12 +104,11 @@ impl<'a> Timeline<'a> {
             // A process of the machine would hold up its halt.
             let mut command = machine.command_beside("/usr/bin/journalctl")?;
             command.args([
-                "--follow",
-                "--lines=0",
+                "--no-pager",
                 "--output=json",
                 "--unit=driftmark-agent.service",
             ]);
-            Running::start("the agent's journal", command)
+            Ok(Journal::read(command, begin_ms))
         })?;
         Ok(Timeline {
             fleet,
@@ -76,7 +119,6 @@ impl<'a> Timeline<'a> {
                 .to_owned(),
             begin_ms,
             journal,
-            detected: false,
             ledger_seen: fleet
                 .ledger()?
                 .iter()
@@ -148,32 +190,17 @@ impl<'a> Timeline<'a> {
             .collect()
     }
 
-    /// What the agent knows by itself: the end of a scan that found something.
+    /// What the agent knows by itself.
     fn read_journal(&mut self) {
-        if self.detected {
-            return;
-        }
-        let output = self.journal.output();
-        let entries = output
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let found = entries.filter_map(|entry| {
-            let drifts: u64 = entry["F_DRIFTS"].as_str()?.parse().ok()?;
-            let microseconds: i64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
-            let pass = entry["F_PASS"].as_str().unwrap_or("").to_lowercase();
-            (drifts > 0 && entry["MESSAGE"] == "scan ended").then_some((
-                microseconds / 1000,
-                drifts,
-                pass,
-            ))
-        });
-        if let Some((at_ms, drifts, pass)) = found.into_iter().next() {
-            self.detected = true;
+        if let Ok(Detected {
+            at_ms,
+            drifts,
+            pass,
+        }) = self.journal.found.try_recv()
+        {
             self.milestone("detected", at_ms);
-            let what = format!(
-                "by the agent on {}: a {pass} scan ends with {drifts} drifts",
-                self.victim
-            );
+            let victim = &self.victim;
+            let what = format!("by the agent on {victim}: a {pass} scan ends with {drifts} drifts");
             self.line(at_ms, "detected", &what);
         }
     }

@@ -1,0 +1,135 @@
+//! The agent is killed, stopped, and hangs: it comes back by itself, and what happened meanwhile is found.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use driftmark_tests::patience::{pause, until};
+use driftmark_tests::sandbox::possible;
+use driftmark_tests::{Fleet, FleetOptions};
+use serde_json::Value;
+
+use crate::{LIMIT, OBSERVE};
+
+/// A drop-in that makes the shipped watchdog quick; `/run` is no part of the image.
+const QUICK_WATCHDOG: &str = "mkdir -p /run/systemd/system/driftmark-agent.service.d; \
+    printf '[Service]\\nWatchdogSec=4\\nRestartSec=100ms\\n' > /run/systemd/system/driftmark-agent.service.d/quick.conf; \
+    systemctl daemon-reload; systemctl restart driftmark-agent.service";
+
+#[test]
+fn an_agent_that_is_killed_stopped_or_hangs_comes_back_and_misses_nothing() -> Result<()> {
+    if !possible("killing an agent") {
+        return Ok(());
+    }
+    let fleet = Fleet::new(&FleetOptions {
+        policy: OBSERVE.to_owned(),
+        ..FleetOptions::default()
+    })?;
+    let vm = fleet.launch_clean(1)?.remove(0);
+    let id = fleet.instance(&vm)?["id"]
+        .as_str()
+        .context("an instance has an id")?
+        .to_owned();
+
+    let before = fleet.show(&id)?;
+    fleet
+        .cloud
+        .with(&vm, |machine| machine.kill_agent("KILL"))?;
+    let after = another_run(&fleet, &id, &before, "clean")?;
+    assert_eq!(
+        after["boot_id"], before["boot_id"],
+        "the machine was not booted"
+    );
+    follows(&fleet, &before, &after)?;
+
+    // A goodbye, a change that nobody sees, and a start.
+    fleet.cloud.with(&vm, |machine| {
+        machine.exec("systemctl stop driftmark-agent.service")
+    })?;
+    fleet.wait_for(&vm, "stopped", LIMIT)?;
+    fleet.cloud.with(&vm, |machine| {
+        machine.exec("cp -p /etc/issue /run/issue; echo intruder >> /etc/issue; rm /etc/debian_version; touch /usr/bin/more")
+    })?;
+    fleet.cloud.with(&vm, |machine| {
+        machine.exec("echo added > /usr/lib/added; systemctl start driftmark-agent.service")
+    })?;
+    fleet.wait_for(&vm, "drifted", LIMIT)?;
+    let open = ["/etc/debian_version", "/etc/issue", "/usr/lib/added"];
+    assert_eq!(
+        fleet.open_paths(&id)?,
+        open,
+        "no more and no less, whatever the times say"
+    );
+
+    // Killed again: what is open stays open, once.
+    let drifted = fleet.show(&id)?;
+    fleet
+        .cloud
+        .with(&vm, |machine| machine.kill_agent("KILL"))?;
+    let after = another_run(&fleet, &id, &drifted, "drifted")?;
+    follows(&fleet, &drifted, &after)?;
+    assert_eq!(fleet.open_paths(&id)?, open);
+    assert_eq!(after["drifted_since_ms"], drifted["drifted_since_ms"]);
+    fleet.cloud.with(&vm, |machine| {
+        machine.exec(
+            "cat /run/issue > /etc/issue; rm /usr/lib/added; cat /usr/lib/os-release > /dev/null",
+        )
+    })?;
+    until("what was put back to be closed", LIMIT, || {
+        Ok((fleet.open_paths(&id)? == open[..1]).then_some(()))
+    })?;
+
+    hangs(&fleet, &vm, &id)
+}
+
+/// An agent that hangs is silence to the collector, and a restart to systemd.
+fn hangs(fleet: &Fleet, vm: &str, id: &str) -> Result<()> {
+    let before = fleet.show(id)?;
+    fleet
+        .cloud
+        .with(vm, |machine| machine.exec(QUICK_WATCHDOG))?;
+    let before = another_run(fleet, id, &before, "drifted")?;
+    fleet.cloud.with(vm, |machine| machine.kill_agent("STOP"))?;
+    let stopped = Instant::now();
+    while fleet.instance(vm)?["state"] != "silent" {
+        ensure!(
+            stopped.elapsed() < LIMIT,
+            "never silent: {}",
+            fleet.instance(vm)?
+        );
+        pause(Duration::from_millis(20));
+    }
+    // The last heartbeat was at most one before the stop.
+    let noticed = stopped.elapsed();
+    println!("silent {noticed:?} after the agent stopped");
+    ensure!(
+        noticed >= Duration::from_millis(1_400) && noticed <= Duration::from_millis(4_000),
+        "{noticed:?}"
+    );
+    another_run(fleet, id, &before, "drifted")?;
+    let journal = fleet.cloud.with(vm, |machine| {
+        machine.exec("journalctl --no-pager --unit=driftmark-agent.service")
+    })?;
+    ensure!(journal.contains("Watchdog timeout"), "{journal}");
+    Ok(())
+}
+
+/// Waits until the instance is in `state` by the word of another run than before.
+fn another_run(fleet: &Fleet, id: &str, before: &Value, state: &str) -> Result<Value> {
+    let mut last = Value::Null;
+    let waited = until(&format!("another run that is {state}"), LIMIT, || {
+        last = fleet.show(id)?;
+        Ok((last["run"] != before["run"] && last["state"] == state).then(|| last.clone()))
+    });
+    waited.with_context(|| format!("the last: {last:#}"))
+}
+
+/// The later run said that it came after the earlier one.
+fn follows(fleet: &Fleet, earlier: &Value, later: &Value) -> Result<()> {
+    let [earlier, later] =
+        [earlier, later].map(|shown| shown["run"].as_str().unwrap_or_default().to_owned());
+    let previous = fleet
+        .collector
+        .database(&format!("SELECT previous FROM runs WHERE run = x'{later}'"))?;
+    assert_eq!(previous, [earlier]);
+    Ok(())
+}
