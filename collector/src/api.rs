@@ -15,6 +15,7 @@ pub mod operators;
 pub mod orders;
 pub mod tokens;
 
+mod description;
 mod operator;
 mod refusal;
 
@@ -42,7 +43,8 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 #[openapi(
     info(title = "Driftmark collector", description = "The operators' interface.", license(name = "Apache-2.0")),
     security(("token" = [])),
-    modifiers(&Bearer)
+    modifiers(&Bearer),
+    components(schemas(description::Refused))
 )]
 struct Description;
 
@@ -71,7 +73,7 @@ pub fn operators_router(app: Arc<App>) -> Router {
         .merge(orders::routes())
         .merge(ledger::routes())
         .split_for_parts();
-    let document = Arc::new(document);
+    let document = Arc::new(description::complete(document));
     router
         .route(
             "/v1/openapi.json",

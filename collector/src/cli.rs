@@ -119,6 +119,7 @@ impl CliError {
             CliError::Serve(error) => error.exit_code(),
             CliError::Client(ClientError::Read { .. }) => 66,
             CliError::Client(ClientError::Setup(_)) => 64,
+            CliError::Client(ClientError::Token(_)) => 78,
             CliError::Client(ClientError::Refused {
                 status: 401 | 403, ..
             }) => 77,
@@ -143,7 +144,9 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("driftmark-collector: {}", crate::api::error_chain(&error));
+            // A parser quotes what it does not understand, as it is.
+            let chain = table::harmless(&crate::api::error_chain(&error));
+            eprintln!("driftmark-collector: {chain}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -279,7 +279,11 @@ fn refuse(
     refused: ApiError,
     victim: Option<&Instance>,
 ) -> rusqlite::Result<ApiError> {
-    if asked.refusals.take() {
+    let fits = match token {
+        Some(_) => asked.refusals.take(),
+        None => asked.refusals.take_sparingly(),
+    };
+    if fits {
         let entry = ledger::Entry {
             kind: if victim.is_some() {
                 "second-claim"

@@ -140,6 +140,28 @@ pub fn accept(
     Ok(Ok(Accepted { verdict, changed }))
 }
 
+/// Puts what an instance sent, and what was no report at all, into the ledger.
+///
+/// # Errors
+/// The database's.
+pub fn refuse(
+    tx: &Transaction<'_>,
+    id: &str,
+    refused: &ApiError,
+    now: &Circumstances,
+) -> rusqlite::Result<()> {
+    match instances::by_id(tx, id)? {
+        Some(instance) if takes_part(&instance).is_ok() && now.refusals.take_sparingly() => note(
+            tx,
+            &instance,
+            json!({"code": refused.refusal.code}),
+            refused,
+            now,
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses an instance that no longer takes part.
 ///
 /// # Errors
@@ -234,16 +256,27 @@ fn record(
     if !now.refusals.take() {
         return Ok(());
     }
+    let detail = json!({
+        "code": refused.refusal.code,
+        "run": report.run.to_string(),
+        "sequence": report.sequence,
+    });
+    note(tx, instance, detail, refused, now)
+}
+
+fn note(
+    tx: &Transaction<'_>,
+    instance: &Instance,
+    detail: serde_json::Value,
+    refused: &ApiError,
+    now: &Circumstances,
+) -> rusqlite::Result<()> {
     let entry = ledger::Entry {
         kind: "report-refused",
         fleet: Some(instance.fleet.clone()),
         subject: Some(instance.id.clone()),
         reason: refused.refusal.message.clone(),
-        detail: json!({
-            "code": refused.refusal.code,
-            "run": report.run.to_string(),
-            "sequence": report.sequence,
-        }),
+        detail,
         actor: instance.id.clone(),
     };
     ledger::append(tx, now.now_ms, &entry).map(drop)

@@ -34,10 +34,16 @@ impl Rate {
 
     /// Whether one more fits.
     pub fn take(&self) -> bool {
-        self.take_at(Instant::now())
+        self.take_at(Instant::now(), 0)
     }
 
-    fn take_at(&self, now: Instant) -> bool {
+    /// Whether one more fits while half of the burst is left to others: for what anybody can cause, so that a flood of
+    /// it does not hide an attack on somebody in particular.
+    pub fn take_sparingly(&self) -> bool {
+        self.take_at(Instant::now(), self.burst / 2)
+    }
+
+    fn take_at(&self, now: Instant, leave: u32) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let periods =
             now.saturating_duration_since(state.refilled).as_nanos() / self.every.as_nanos().max(1);
@@ -50,7 +56,7 @@ impl Rate {
                 state.refilled + self.every * periods
             };
         }
-        if state.left == 0 {
+        if state.left <= leave {
             state.suppressed += 1;
             return false;
         }
@@ -74,7 +80,7 @@ mod tests {
     fn a_burst_passes_and_then_one_at_a_time() {
         let rate = Rate::new(3, Duration::from_secs(1));
         let start = Instant::now();
-        let at = |milliseconds| rate.take_at(start + Duration::from_millis(milliseconds));
+        let at = |milliseconds| rate.take_at(start + Duration::from_millis(milliseconds), 0);
         assert_eq!([0, 0, 0, 0, 900].map(at), [true, true, true, false, false]);
         assert_eq!(
             [1_100, 1_200, 2_100, 2_200].map(at),
@@ -83,6 +89,20 @@ mod tests {
         assert_eq!(
             [60_000, 60_000, 60_000, 60_000].map(at),
             [true, true, true, false]
+        );
+    }
+
+    #[test]
+    fn a_flood_leaves_room_for_what_matters() {
+        let rate = Rate::new(4, Duration::from_secs(1));
+        let now = Instant::now();
+        assert_eq!(
+            [2; 4].map(|leave| rate.take_at(now, leave)),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            [0; 3].map(|leave| rate.take_at(now, leave)),
+            [true, true, false]
         );
     }
 }

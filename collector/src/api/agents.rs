@@ -14,7 +14,7 @@ use drift::report::{Report, Verdict};
 use serde::de::DeserializeOwned;
 use tower_http::timeout::TimeoutLayer;
 
-use super::{ApiError, TIMEOUT};
+use super::{ApiError, TIMEOUT, refusal};
 use crate::authority::{self, AuthorityError, Presented, PublicKey};
 use crate::clock::now_ms;
 use crate::enrol::{self, Asked, Granted, Renewal};
@@ -34,6 +34,7 @@ pub fn router(app: Arc<App>) -> Router {
             StatusCode::SERVICE_UNAVAILABLE,
             TIMEOUT,
         ))
+        .layer(axum::middleware::map_response(refusal::worded))
         .with_state(app)
 }
 
@@ -119,19 +120,22 @@ async fn report(
         ));
     }
     let key = *presented.key.digest().as_bytes();
-    let (report, bytes) = read::<Report>(body, Report::MAX_BYTES).await?;
-    report
-        .check_limits()
-        .map_err(|error| ApiError::bad_request("bad-report", error.to_string()))?;
-    let countable = |number: u64| i64::try_from(number).is_ok();
-    if report.sequence == 0 || !countable(report.sequence) || !countable(report.part.generation) {
-        let message = "`sequence` counts from 1, and no number is above 2^63 - 1";
-        return Err(ApiError::bad_request("bad-report", message));
-    }
     let circumstances = Circumstances {
         heartbeat: app.config.heartbeat,
         refusals: Arc::clone(&app.refusals),
         now_ms,
+    };
+    let (report, bytes) = match understand(body).await {
+        Ok(understood) => understood,
+        Err(refused) => {
+            let noted = refused.clone();
+            let written: Result<(), StoreError> = app
+                .store
+                .write(move |tx| Ok(ingest::refuse(tx, &instance, &noted, &circumstances)?))
+                .await;
+            written?;
+            return Err(refused);
+        }
     };
     let incoming = Incoming {
         instance,
@@ -151,6 +155,20 @@ async fn report(
     Ok(Json(accepted.verdict))
 }
 
+/// A report within its limits, and the bytes that it came as.
+async fn understand(body: Body) -> Result<(Report, axum::body::Bytes), ApiError> {
+    let (report, bytes) = read::<Report>(body, Report::MAX_BYTES).await?;
+    report
+        .check_limits()
+        .map_err(|error| ApiError::bad_request("bad-report", error.to_string()))?;
+    let countable = |number: u64| i64::try_from(number).is_ok();
+    if report.sequence == 0 || !countable(report.sequence) || !countable(report.part.generation) {
+        let message = "`sequence` counts from 1, and no number is above 2^63 - 1";
+        return Err(ApiError::bad_request("bad-report", message));
+    }
+    Ok((report, bytes))
+}
+
 async fn read<T: DeserializeOwned>(
     body: Body,
     limit: usize,
@@ -163,10 +181,21 @@ async fn read<T: DeserializeOwned>(
         Ok(request) => Ok((request, bytes)),
         Err(error) => Err(ApiError::bad_request(
             "bad-request",
-            format!("the request is not understood: {error}"),
+            format!("the request is not understood: {}", quoted(&error)),
         )),
     }
 }
+
+/// What the parser says. It quotes what it met: callers decide neither how long our answers are nor what they draw.
+fn quoted(error: &serde_json::Error) -> String {
+    drift::escape(error.to_string().as_bytes())
+        .chars()
+        .take(MAX_QUOTED_CHARS)
+        .collect()
+}
+
+/// Enough for a parser's sentence with a name in it.
+const MAX_QUOTED_CHARS: usize = 300;
 
 fn proven_key(csr: &str) -> Result<PublicKey, ApiError> {
     authority::read_request(csr).map_err(|error| {

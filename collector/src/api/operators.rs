@@ -67,6 +67,13 @@ pub struct ListedOperator {
     pub revoked_at_ms: Option<i64>,
 }
 
+/// An operator token that is worth nothing any more.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RevokedOperator {
+    /// Whose it was.
+    pub revoked: String,
+}
+
 /// Makes an operator token.
 #[utoipa::path(
     post, path = "/v1/operators", request_body = NewOperator, tag = "operators",
@@ -152,13 +159,13 @@ async fn list(
 /// Revokes an operator token.
 #[utoipa::path(
     post, path = "/v1/operators/{name}/revoke", params(("name" = String, Path, description = "Whose")),
-    tag = "operators", responses((status = 200), (status = 404, description = "There is none"))
+    tag = "operators", responses((status = 200, body = RevokedOperator), (status = 404, description = "There is none"))
 )]
 async fn revoke(
     State(app): State<Arc<App>>,
     operator: Operator,
     Path(name): Path<String>,
-) -> Result<Json<serde_json::Value>, ApiError> {
+) -> Result<Json<RevokedOperator>, ApiError> {
     operator.require_everywhere(Role::Admin)?;
     let now_ms = now_ms();
     let shown = name.clone();
@@ -181,7 +188,7 @@ async fn revoke(
         })
         .await;
     match revoked? {
-        true => Ok(Json(json!({"revoked": shown}))),
+        true => Ok(Json(RevokedOperator { revoked: shown })),
         false => Err(ApiError::not_found(format!(
             "operator {} that is not revoked",
             drift::escape(shown.as_bytes())

@@ -148,7 +148,11 @@ pub(super) async fn record(
     else {
         return response;
     };
-    if app.refusals.take() {
+    let fits = match asker.0.get() {
+        Some(_) => app.refusals.take(),
+        None => app.refusals.take_sparingly(),
+    };
+    if fits {
         let actor = asker
             .0
             .get()
@@ -175,7 +179,7 @@ pub(super) async fn record(
 }
 
 /// Gives a refusal of the framework (no JSON, too long, no such method, too late) the form of ours.
-async fn worded(response: Response) -> Response {
+pub(super) async fn worded(response: Response) -> Response {
     let status = response.status();
     let refused = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
     if !refused || response.extensions().get::<ApiError>().is_some() {
@@ -183,16 +187,17 @@ async fn worded(response: Response) -> Response {
     }
     let code = match status {
         StatusCode::PAYLOAD_TOO_LARGE => "too-long",
-        StatusCode::METHOD_NOT_ALLOWED => "no-such-route",
+        StatusCode::METHOD_NOT_ALLOWED => "method-not-allowed",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         _ => "bad-request",
     };
     let said = axum::body::to_bytes(response.into_body(), MAX_SAID_BYTES).await;
     let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
-    let message = if said.is_empty() {
-        status.to_string()
-    } else {
-        said
+    let message = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this route does not take that method".to_owned(),
+        StatusCode::SERVICE_UNAVAILABLE => "it took too long: try again later".to_owned(),
+        _ if said.is_empty() => status.to_string(),
+        _ => drift::escape(said.as_bytes()),
     };
     ApiError::refused(status, code, message).into_response()
 }

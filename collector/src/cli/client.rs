@@ -6,7 +6,7 @@ use drift::enrolment::Refusal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config;
+use crate::config::{self, ConfigError};
 
 /// An answer longer than this is not read: far above a full page of anything.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -50,6 +50,9 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    /// The operator token lies open.
+    #[error("use the operator token")]
+    Token(#[source] ConfigError),
     /// The address or CA makes no sense.
     #[error("use the collector's address and CA certificate")]
     Setup(#[source] reqwest::Error),
@@ -99,7 +102,7 @@ impl Client {
             .unwrap_or_else(config::default_data_directory);
         let token = match std::env::var("DRIFTMARK_TOKEN") {
             Ok(token) => token,
-            Err(_) => read(
+            Err(_) => read_token(
                 address
                     .token_file
                     .as_deref()
@@ -214,6 +217,14 @@ impl Client {
             source,
         })
     }
+}
+
+/// The token: a file that nobody but its owner may read or write.
+fn read_token(path: &Path) -> Result<String, ClientError> {
+    config::read_private(path).map_err(|error| match error {
+        ConfigError::Read { path, source } => ClientError::Read { path, source },
+        open => ClientError::Token(open),
+    })
 }
 
 fn read(path: &Path) -> Result<String, ClientError> {

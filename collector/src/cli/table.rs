@@ -118,14 +118,41 @@ pub fn say(sentence: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{sentence}")
 }
 
+/// Text of several lines without anything that a terminal would obey.
+pub fn harmless(text: &str) -> String {
+    let lines: Vec<_> = text
+        .split('\n')
+        .map(|line| drift::escape(line.as_bytes()))
+        .collect();
+    lines.join("\n")
+}
+
+/// JSON in which every character that a terminal might obey is `\u…`: such characters stand in strings alone, and
+/// JSON itself asks for that only below U+0020.
+fn undrawn(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter == '\n'
+            || letter == '\\'
+            || drift::escape(letter.encode_utf8(&mut [0; 4]).as_bytes()).len() == letter.len_utf8()
+        {
+            text.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    text
+}
+
 /// Prints one JSON document.
 ///
 /// # Errors
 /// Standard output is gone.
 pub fn print_json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut output, value)?;
-    writeln!(output)
+    let json = serde_json::to_string_pretty(value)?;
+    writeln!(io::stdout().lock(), "{}", undrawn(&json))
 }
 
 #[cfg(test)]
@@ -147,5 +174,22 @@ mod tests {
         let columns: Vec<_> = text.lines().map(column).collect();
         assert!(columns.iter().all(|column| *column == columns[0]), "{text}");
         assert!(table.render(true).contains("\x1b[31mdrifted\x1b[0m"));
+    }
+
+    #[test]
+    fn json_says_the_same_and_draws_nothing() {
+        let value =
+            serde_json::json!({"name": "a\u{9b}31m\u{202e}\u{7f}\u{1b}[2J\\\n\u{e0001}ü😀"});
+        let text = undrawn(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(
+            text.chars()
+                .all(|letter| letter == '\n' || !letter.is_control()),
+            "{text}"
+        );
+        assert!(text.contains('ü') && !text.contains('\u{202e}'), "{text}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
     }
 }

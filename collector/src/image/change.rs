@@ -175,7 +175,7 @@ pub fn revoke_key(
 ) -> Result<Vec<Moved>, ChangeError> {
     if !images::revoke_key(tx, id, &decided.by, &decided.reason, decided.now_ms)? {
         let known = images::keys(tx)?.iter().any(|key| key.id == id);
-        let what = format!("key {id}");
+        let what = format!("key {}", drift::escape(id.as_bytes()));
         return Err(if known {
             ChangeError::Already(format!("{what} is revoked already"))
         } else {

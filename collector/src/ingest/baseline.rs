@@ -26,6 +26,8 @@ pub(super) fn check(
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
     let Some(reported) = &report.image else {
+        // Whatever it said before: what it verifies against now, nobody knows.
+        instance.image_known = false;
         return Ok(false);
     };
     instance.reported_manifest = Some(reported.manifest);

@@ -46,7 +46,7 @@ pub struct Section {
 }
 
 /// `"probe"` or `{ command = […], timeout = "…" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Replacer {
     /// A replacer that needs no more than its name.
@@ -63,6 +63,23 @@ pub struct Command {
     pub command: Vec<String>,
     /// How long it may run.
     pub timeout: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Replacer {
+    /// Looks first at what is there, so that a mistake in a command is named: an untagged enum would only say that
+    /// nothing matches.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(name) => Ok(Replacer::Named(name)),
+            toml::Value::Table(table) => Command::deserialize(table)
+                .map(Replacer::Command)
+                .map_err(|error| D::Error::custom(format_args!("replacer: {}", error.message()))),
+            _ => Err(D::Error::custom(
+                "`replacer` is \"probe\" or { command = [\"/path\", …] }",
+            )),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Fleet {

@@ -78,7 +78,7 @@ pub struct ShownInstance {
     /// Held values whose beginning can no longer be proven.
     pub held_unproven: u64,
     /// What has and has not been verified.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub coverage: Option<Value>,
 }
 
@@ -94,10 +94,10 @@ pub struct ShownDrift {
     /// When the collector heard of it, in milliseconds since 1970.
     pub opened_at_ms: i64,
     /// The drift; none beyond the gravest 10,000.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub drift: Option<Value>,
     /// What the image has there, from the collector's own copy of the manifest.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub expected: Option<Value>,
 }
 
@@ -109,7 +109,7 @@ pub struct ShownMoment {
     /// When it was by the agent's clock, in milliseconds since 1970.
     pub agent_clock_ms: i64,
     /// What it was.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub drift: Option<Value>,
 }
 
@@ -150,7 +150,7 @@ impl ShownInstance {
         heartbeat: Duration,
         now_ms: i64,
     ) -> Self {
-        let unknown_image = || "its image is not registered".to_owned();
+        let unknown_image = || "it names no image that is registered".to_owned();
         let heard = instance.heard_at_ms.is_some();
         ShownInstance {
             listed: ListedInstance::of(instance, heartbeat, now_ms),
