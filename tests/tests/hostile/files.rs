@@ -99,7 +99,7 @@ fn what_a_configuration_does_not_know_is_refused_with_78() -> Result<()> {
             "an unknown key of a replacer",
             "",
             "[[fleet]]\nname = \"web\"\nreplacer = { command = [\"/x\"], shell = true }",
-            "replacer",
+            "shell",
         ),
         (
             "a relative program",

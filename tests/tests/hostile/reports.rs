@@ -119,7 +119,8 @@ fn what_is_no_report_is_refused_whatever_it_is() -> Result<()> {
     let mut not_text = good.clone().into_bytes();
     let at = good.find("a-boot").expect("a boot id");
     not_text[at] = 0xff;
-    let cases: [(&str, Vec<u8>); 21] = [
+    let endless = format!("\"open_count\":\"\\u001b[2J{}\"", "x".repeat(900_000));
+    let cases: [(&str, Vec<u8>); 22] = [
         ("nothing", Vec::new()),
         ("null", b"null".to_vec()),
         ("a list", b"[]".to_vec()),
@@ -160,6 +161,10 @@ fn what_is_no_report_is_refused_whatever_it_is() -> Result<()> {
         (
             "a path that leaves",
             with("/usr/bin/added-1", "/usr/../../etc/shadow"),
+        ),
+        (
+            "a text without end in place of a number",
+            with("\"open_count\":1", &endless),
         ),
         ("another run", with("\"run\":\"", "\"run\":\"zz")),
     ];
