@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use drift::TreePath;
 use drift::manifest::Filesystem;
-use driftmark_kernel::{Access, Mount, Tree};
+use driftmark_kernel::{Access, Mount, Stat, Tree};
 
 /// An image's file systems, open for one scan.
 pub struct Filesystems {
@@ -89,6 +89,30 @@ impl Filesystems {
         Some((&found.tree, found.holding))
     }
 
+    /// Looks a path up by its names alone, whatever its directories list.
+    ///
+    /// # Errors
+    /// Of a kind that [`is_absent`] knows if it is not there; any other if that cannot be told.
+    pub fn look_up(&self, path: &TreePath) -> io::Result<Stat> {
+        let holders = self.others.iter();
+        let holder = holders
+            .filter(|other| path.is_within(&other.mount_point))
+            .max_by_key(|other| other.mount_point.as_bytes().len());
+        let (tree, above) = match holder {
+            Some(other) => (&other.tree, other.mount_point.components().count()),
+            None => (&self.root, 0),
+        };
+        let mut dir = tree.root()?;
+        let mut names = path.components().skip(above).peekable();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                return dir.stat_at(name);
+            }
+            dir = dir.open_dir(name)?;
+        }
+        dir.stat()
+    }
+
     /// Whether a file system of the image belongs at this path and is not there.
     pub fn is_missing(&self, path: &TreePath) -> bool {
         self.missing
@@ -104,6 +128,13 @@ impl Filesystems {
                 .iter()
                 .all(|other| other.tree.how() == Access::PrivateClone)
     }
+}
+
+/// Whether an error of a look-up says that there is nothing, and not that it cannot be told.
+pub fn is_absent(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = Errno::from_io_error(error);
+    known.is_some_and(|errno| [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].contains(&errno))
 }
 
 /// The path on this host of a path of the tree.

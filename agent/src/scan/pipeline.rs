@@ -8,14 +8,14 @@ use drift::TreePath;
 use drift::compare::{
     CompareError, Expectation, Finding, LinkGroups, Merge, Met, judge, judge_cover, judge_missing,
 };
-use drift::coverage::{Coverage, Gap, ScanRecord};
+use drift::coverage::{Coverage, Gap, GapReason, ScanRecord};
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Manifest;
 use drift::observation::Found;
 use drift::rules::RuleType;
 use driftmark_kernel::{Stat, boot};
 
-use super::filesystems::Filesystems;
+use super::filesystems::{Filesystems, is_absent};
 use super::walk::{Place, Visit, Walk};
 use super::{
     Digests, Pass, Progress, Read, Reader, ScanError, ScanRequest, ScanSummary, Sink, Verified,
@@ -167,6 +167,8 @@ fn run_threads(
             }
             .run(filesystems);
         });
+        let results = results.into_iter().flatten();
+        let results = results.map(|outcome| confirmed(filesystems, outcome));
         judge_all(manifest, parts, results, tally, sink)
     })
 }
@@ -371,13 +373,13 @@ fn read_one(reader: &mut Reader<'_>, job: Job) -> Option<Outcome> {
 fn judge_all(
     manifest: &Manifest<ManifestFile>,
     parts: &Parts<'_, '_>,
-    results: Receiver<Vec<Outcome>>,
+    results: impl Iterator<Item = Outcome>,
     tally: &mut Tally,
     sink: &mut Sink<'_>,
 ) -> Result<(), ScanError> {
     let expectation = Expectation::new(manifest.header());
     let mut groups = LinkGroups::default();
-    for outcome in results.into_iter().flatten() {
+    for outcome in results {
         match outcome {
             Outcome::Found {
                 met,
@@ -446,6 +448,29 @@ fn judge_all(
         );
     }
     Ok(())
+}
+
+/// What its directory does not list is gone only if it cannot be looked up either: ext4 passes over a damaged block of
+/// a directory without a word, and what hides from a listing is not gone.
+fn confirmed(filesystems: &Filesystems, outcome: Outcome) -> Outcome {
+    let Outcome::Missing(entry) = outcome else {
+        return outcome;
+    };
+    let gap = match filesystems.look_up(&entry.path) {
+        Err(error) if is_absent(&error) => return Outcome::Missing(entry),
+        Err(error) => super::walk::unreadable(&entry.path, &error),
+        Ok(_) => super::walk::gap(
+            &entry.path,
+            GapReason::Changing,
+            "its directory does not list it",
+        ),
+    };
+    let linked = entry.links.is_some().then_some(entry);
+    Outcome::Gap {
+        gap,
+        entries: 1,
+        linked: linked.into_iter().collect(),
+    }
 }
 
 /// What describes the image was not there yet when it was baked: its kind, owner and mode are all that is held of it,

@@ -85,3 +85,49 @@ fn a_damaged_directory_is_a_gap_and_nothing_of_it_is_called_removed() -> Result<
     on_disk(&ground, "offline repair block /tree/etc")?;
     ground.check("tree", "baked", Pass::Full)?.is(&[], &[])
 }
+
+/// Images that are filled from outside have no index in their directories, and there ext4 lists nothing of a damaged
+/// block and tells no error.
+#[test]
+fn a_damaged_block_of_a_directory_without_an_index_is_a_gap_too() -> Result<()> {
+    if !possible("a damaged directory without an index") {
+        return Ok(());
+    }
+    let ground = Ground::new(FileSystem::Ext4, 64)?;
+    ground.shell(
+        "",
+        r#"truncate -s 32M "${WORK}plain"; mkfs.ext4 -q -F -O ^dir_index "${WORK}plain"
+        mkdir plain; mount -o loop "${WORK}plain" plain
+        mkdir -p plain/tree/etc; touch plain/tree/etc/file-{1..400}; echo a > plain/tree/a"#,
+    )?;
+    ground.bake_well("plain/tree", "baked", None)?;
+    let damaged = |what: &str| {
+        let script = format!(
+            "{DAMAGE}\ndisk=\"${{WORK}}plain\"; mounted=\"$mounted/plain\"\n\
+             size=$(dumpe2fs -h \"$disk\" 2> /dev/null | sed -n 's/^Block size: *//p')\n\
+             block() {{ ask \"blocks $1\" | {{ read first second rest; echo $((second * size + 40)); }}; }}\n\
+             offline {what} block /tree/etc"
+        );
+        ground.shell("", &script)
+    };
+    damaged("damage")?;
+    let checked = ground.check("plain/tree", "baked", Pass::Full)?;
+    ensure!(
+        checked.drifts.is_empty(),
+        "nothing is lost: {:?}",
+        checked.drifts
+    );
+    ensure!(checked.code == 2 && !checked.gaps.is_empty(), "{checked:?}");
+    ground.shell("plain/tree", "echo b > b; keep a")?;
+    let checked = ground.check("plain/tree", "baked", Pass::Full)?;
+    let told: Vec<&str> = checked.drifts.iter().map(String::as_str).collect();
+    ensure!(
+        told == ["added /b", "removed /a"],
+        "what really changed is told: {told:?}"
+    );
+    ground.shell("plain/tree", "rm b; back a")?;
+    damaged("repair")?;
+    ground
+        .check("plain/tree", "baked", Pass::Full)?
+        .is(&[], &[])
+}
