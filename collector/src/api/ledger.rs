@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{ApiError, Operator, Role};
-use crate::ledger::{BrokenLink, Chain, Hash, MAX_PAGE, Recorded};
+use crate::ledger::{BrokenLink, Hash, MAX_PAGE, Recorded};
 use crate::serve::App;
 use crate::store::StoreError;
 use crate::store::ledger::{self, Page, Verified};
@@ -129,11 +129,11 @@ async fn verify(
             found_at: walked.found_at,
             broken: None,
         },
-        Verified::Broken(link) => Verification {
+        Verified::Broken(link, walked) => Verification {
             holds: false,
-            entries: link.sequence.saturating_sub(1),
-            head: Chain::GENESIS,
-            found_at: None,
+            entries: walked.entries,
+            head: walked.head,
+            found_at: walked.found_at,
             broken: Some(link),
         },
     }))

@@ -77,8 +77,8 @@ pub fn list(db: &Connection, page: &Page) -> Result<Vec<(Recorded, Hash)>, rusql
 pub enum Verified {
     /// Every link holds.
     Holds(Walked),
-    /// This one, before all others, does not.
-    Broken(BrokenLink),
+    /// This one, before all others, does not; what comes before it does.
+    Broken(BrokenLink, Walked),
 }
 
 /// Walks the whole chain, one row in memory at a time, and looks for a head that was noted earlier.
@@ -91,7 +91,7 @@ pub fn verify(db: &Connection, sought: Option<Hash>) -> Result<Verified, rusqlit
     let mut chain = Chain::new(sought);
     while let Some(row) = rows.next()? {
         if let Err(broken) = chain.follow(&link(row)?) {
-            return Ok(Verified::Broken(broken));
+            return Ok(Verified::Broken(broken, chain.finish()));
         }
     }
     Ok(Verified::Holds(chain.finish()))
@@ -140,7 +140,7 @@ mod tests {
     fn broken_at(db: &Connection) -> Option<(u64, Broken)> {
         match verify(db, None).unwrap() {
             Verified::Holds(_) => None,
-            Verified::Broken(link) => Some((link.sequence, link.broken)),
+            Verified::Broken(link, _) => Some((link.sequence, link.broken)),
         }
     }
 

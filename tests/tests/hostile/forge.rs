@@ -86,11 +86,11 @@ impl Ca {
 
     /// Signs a certificate for a fresh key.
     pub(crate) fn sign(&self, leaf: &Leaf) -> Result<Credentials> {
-        self.sign_for(leaf, p256()?)
+        self.sign_for(leaf, &p256()?)
     }
 
     /// Signs a certificate for this key.
-    pub(crate) fn sign_for(&self, leaf: &Leaf, key: KeyPair) -> Result<Credentials> {
+    pub(crate) fn sign_for(&self, leaf: &Leaf, key: &KeyPair) -> Result<Credentials> {
         let mut params = instance_params(&leaf.name)?;
         let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds_now());
         let at = |seconds: i64| {
@@ -108,12 +108,12 @@ impl Ca {
             params.key_usages.push(KeyUsagePurpose::KeyCertSign);
         }
         let certificate = params
-            .signed_by(&key, &self.issuer)
+            .signed_by(key, &self.issuer)
             .context("sign a certificate")?;
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         Ok(Credentials {
             chain,
-            key: private(&key),
+            key: private(key),
         })
     }
 

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::wire::{Answer, Wire};
 use crate::world::World;
 
+/// What is uploaded: signature and manifest, and the refusals that fit it.
+type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [(u16, &'a str)]);
+
 /// Uploads a signature and a manifest as the first operator.
 fn upload(world: &World, signature: &[u8], manifest: &[u8]) -> Result<Answer> {
     upload_saying(world, signature.len(), &[signature, manifest].concat())
@@ -62,7 +65,7 @@ fn only_what_a_trusted_key_signed_becomes_an_image() -> Result<()> {
         bytes[at] ^= 1;
         bytes
     };
-    let cases: [(&str, &[u8], &[u8], &[(u16, &str)]); 14] = [
+    let cases: [Case<'_>; 14] = [
         (
             "without a signature",
             b"",

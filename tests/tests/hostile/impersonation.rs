@@ -89,7 +89,7 @@ fn a_certificate_is_renewed_for_its_own_key_alone() -> Result<()> {
         until: -60,
         ..Leaf::of(&victim.id)
     };
-    let victims_expired = forge::pem(&ours.sign_for(&expired, clone(&victim)?)?.chain[0]);
+    let victims_expired = forge::pem(&ours.sign_for(&expired, &victim.key)?.chain[0]);
     let victims = forge::pem(&victim.credentials()?.chain[0]);
     Machine::renew_over(&attacker.wire, &own, None)?.is_refused(403, "other-key");
     Machine::renew_over(&stranger, &own, Some(victims_expired.clone()))?
@@ -131,7 +131,7 @@ fn an_old_certificate_that_is_not_ours_renews_nothing() -> Result<()> {
     };
     let (ours, other) = (Ca::of_the_collector(&world)?, Ca::own("another")?);
     let forged = |ca: &Ca, leaf: &Leaf| -> Result<String> {
-        Ok(forge::pem(&ca.sign_for(leaf, clone(&victim)?)?.chain[0]))
+        Ok(forge::pem(&ca.sign_for(leaf, &victim.key)?.chain[0]))
     };
     for (what, old, code) in [
         ("another CA", forged(&other, &expired)?, "not-ours"),
@@ -170,8 +170,4 @@ fn a_copy_of_a_machine_is_noticed() -> Result<()> {
         .is_refused(409, "number-used");
     assert_eq!(world.recorded(0, "report-refused")?.len(), 1);
     Ok(())
-}
-
-fn clone(machine: &Machine) -> Result<rcgen::KeyPair> {
-    Ok(rcgen::KeyPair::try_from(machine.key.serialize_der())?)
 }

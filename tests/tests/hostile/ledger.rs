@@ -18,6 +18,8 @@ struct Stage {
     backup: Vec<u8>,
     entries: u64,
     head: String,
+    /// The hash of every entry, the oldest first.
+    hashes: Vec<String>,
 }
 
 impl Stage {
@@ -29,6 +31,8 @@ impl Stage {
         let verified = world.collector.json(["ledger", "verify"])?;
         let head = verified["head"].as_str().context("a head")?.to_owned();
         let entries = verified["entries"].as_u64().context("a count")?;
+        let hash = |entry: &Value| entry["hash"].as_str().unwrap_or_default().to_owned();
+        let hashes = world.ledger()?.iter().map(hash).collect();
         world.collector.kill_hard()?;
         let database = world.collector.data().join("collector.db");
         open(&database)?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
@@ -38,6 +42,7 @@ impl Stage {
             backup,
             entries,
             head,
+            hashes,
         })
     }
 
@@ -101,6 +106,17 @@ fn a_ledger_that_was_rewritten_names_its_first_broken_link() -> Result<()> {
             (&told["holds"], &told["broken"]["sequence"]),
             (&false.into(), &sequence.into()),
             "{what}: {told:#}"
+        );
+        assert_eq!(
+            told["entries"],
+            sequence - 1,
+            "{what}: what comes before it holds"
+        );
+        let head = (sequence > 1).then(|| stage.hashes[sequence as usize - 2].clone());
+        assert_eq!(
+            told["head"],
+            head.unwrap_or_else(|| "0".repeat(64)),
+            "{what}: the head of what holds"
         );
         assert_eq!(told["broken"]["broken"], broken, "{what}");
         assert!(

@@ -214,7 +214,7 @@ fn samples(world: &World) -> Result<Vec<Sample>> {
             template,
             path,
             body,
-        })
+        });
     };
     let instance = |verb: &str| format!("/v1/instances/{}{verb}", machine.id);
     for path in [

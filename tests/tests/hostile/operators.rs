@@ -30,7 +30,7 @@ fn without_a_good_token_nothing_is_said() -> Result<()> {
         "Bearer".to_owned(),
         "Bearer ".to_owned(),
         format!("Basic {admin}"),
-        format!("Bearer {}x", admin),
+        format!("Bearer {admin}x"),
         format!("Bearer {}", &admin[..admin.len() - 1]),
         format!("Bearer  {admin}"),
         format!("Bearer {admin},{admin}"),
