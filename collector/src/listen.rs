@@ -6,6 +6,7 @@
 //! the store on every request.
 
 mod clients;
+mod idle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +52,9 @@ const PING_EVERY: Duration = Duration::from_secs(300);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 /// Longest wait for the head of an HTTP/1 request.
 const HEAD: Duration = Duration::from_secs(10);
+/// Whoever shows no certificate and asks nothing for this long is let go: enrolling takes a second, operators come back,
+/// and nobody is to hold a place for nothing.
+const STRANGER_IDLE: Duration = Duration::from_secs(20);
 /// Longest wait for open requests when stopping.
 const STOPPING: Duration = Duration::from_secs(10);
 /// A listener that cannot accept (no file descriptors) tries again after this.
@@ -181,10 +185,19 @@ async fn connection(
         .and_then(|certificate| Presented::read(certificate).ok())
         .map(Arc::new);
     let peer = Peer { address, presented };
+    let is_stranger = peer.presented.is_none();
+    let activity = Arc::new(idle::Activity::default());
+    let requests = Arc::clone(&activity);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let open = requests.begin();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request)
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(open);
+            answer
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -200,7 +213,14 @@ async fn connection(
     let served = builder
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
-    if let Err(error) = watcher.watch(served).await {
-        tracing::debug!(%address, error = %error, "a connection broke off");
+    tokio::select! {
+        served = watcher.watch(served) => {
+            if let Err(error) = served {
+                tracing::debug!(%address, error = %error, "a connection broke off");
+            }
+        }
+        () = activity.until_idle(STRANGER_IDLE), if is_stranger => {
+            tracing::debug!(%address, "a stranger asked nothing for too long");
+        }
     }
 }

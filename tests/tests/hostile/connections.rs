@@ -85,6 +85,13 @@ fn slow_and_silent_peers_run_out_of_time_and_hold_nobody_up() -> Result<()> {
             stream.write_all(head.as_bytes()).context("write")?;
             until_closed(stream, REQUEST_ENDS)
         });
+        let speechless = scope.spawn(|| {
+            let stream = raw(address, None)?;
+            stream
+                .sock
+                .set_read_timeout(Some(Duration::from_secs(60)))?;
+            until_closed(stream, REQUEST_ENDS)
+        });
         let operator = scope.spawn(|| {
             let stream = TcpStream::connect(world.collector.operators()).context("connect")?;
             stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -111,6 +118,7 @@ fn slow_and_silent_peers_run_out_of_time_and_hold_nobody_up() -> Result<()> {
         ended(trickling, "a handshake that trickles")?;
         ended(headless, "a head that never ends")?;
         ended(operator, "an operator that says nothing")?;
+        ended(speechless, "a peer that says nothing once it is connected")?;
         let (_, said) = ended(bodiless, "a body that never comes")?;
         ensure!(
             said.is_empty() || said.starts_with("HTTP/1.1 503") || said.starts_with("HTTP/1.1 408"),
