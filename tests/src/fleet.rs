@@ -252,20 +252,28 @@ impl Fleet {
         })
     }
 
-    /// Launches so many machines and waits until all are clean; gives their cloud ids.
+    /// Launches so many machines, all at once; gives their cloud ids.
     ///
     /// # Errors
-    /// One did not come up, or is not clean in time.
-    pub fn launch_clean(&self, count: usize) -> Result<Vec<String>> {
-        let ids: Vec<String> = std::thread::scope(|scope| {
+    /// One did not come up.
+    pub fn launch(&self, count: usize) -> Result<Vec<String>> {
+        std::thread::scope(|scope| {
             let booting: Vec<_> = (0..count)
                 .map(|_| scope.spawn(|| self.cloud.launch()))
                 .collect();
             booting
                 .into_iter()
                 .map(|thread| thread.join().expect("launching does not panic"))
-                .collect::<Result<_>>()
-        })?;
+                .collect()
+        })
+    }
+
+    /// Launches so many machines and waits until all are clean; gives their cloud ids.
+    ///
+    /// # Errors
+    /// One did not come up, or is not clean in time.
+    pub fn launch_clean(&self, count: usize) -> Result<Vec<String>> {
+        let ids = self.launch(count)?;
         for id in &ids {
             self.wait_for(id, "clean", Duration::from_secs(120))?;
         }

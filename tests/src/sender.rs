@@ -98,8 +98,8 @@ impl Sender {
         })
     }
 
-    /// The next report: one more drift is open, and one more thing happened.
-    pub fn next(&mut self) -> Made {
+    /// Makes the next report: one more drift is open, and one more thing happened.
+    pub fn make(&mut self) -> Made {
         self.sequence += 1;
         self.moments += 1;
         let drift = added(&format!("srv/{}", self.sequence));

@@ -11,13 +11,14 @@ mod demo {
     pub(super) mod timeline;
 }
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use driftmark_tests::cloud::now;
 use driftmark_tests::fleet::{Fleet, FleetOptions};
 use driftmark_tests::intrusion::Intrusion;
+use driftmark_tests::patience::until;
 use driftmark_tests::sandbox;
 
 use demo::screen::Screen;
@@ -32,6 +33,9 @@ struct Arguments {
     #[arg(long)]
     keep: bool,
 }
+
+/// A first scan takes seconds; this is for two busy cores.
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -73,8 +77,14 @@ fn show(screen: &Screen, keep: bool) -> Result<()> {
         ),
     );
     screen.step("three instances of it, each with a systemd of its own");
-    let ids = fleet.launch_clean(3)?;
-    stop::check()?;
+    let ids = fleet.launch(3)?;
+    for id in &ids {
+        until(&format!("{id} to be clean"), LIMIT, || {
+            stop::check()?;
+            let row = fleet.instance(id);
+            Ok(row.is_ok_and(|row| row["state"] == "clean").then_some(()))
+        })?;
+    }
     for told in fleet.cloud.told() {
         screen.fact("cloud", &told.what);
     }

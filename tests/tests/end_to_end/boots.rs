@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::patience::{pause, until};
 use driftmark_tests::sandbox::possible;
-use driftmark_tests::{Fleet, FleetOptions};
+use driftmark_tests::{Fleet, FleetOptions, Instance};
 use serde_json::Value;
 
 use crate::{LIMIT, OBSERVE};
@@ -28,7 +28,7 @@ fn a_machine_that_boots_again_is_the_same_clean_instance_and_one_that_powers_off
     let before = fleet.show(&id)?;
     says_how_it_is(&fleet, &vm, &before)?;
 
-    fleet.cloud.with(&vm, |machine| machine.reboot())?;
+    fleet.cloud.with(&vm, Instance::reboot)?;
     let after = until("a clean instance after the boot", LIMIT, || {
         let shown = fleet.show(&id)?;
         Ok((shown["state"] == "clean" && shown["boot_id"] != before["boot_id"]).then_some(shown))
@@ -43,7 +43,7 @@ fn a_machine_that_boots_again_is_the_same_clean_instance_and_one_that_powers_off
     assert_eq!(fleet.instances()?.len(), 1, "and no other instance");
     says_how_it_is(&fleet, &vm, &after)?;
 
-    fleet.cloud.with(&vm, |machine| machine.poweroff())?;
+    fleet.cloud.with(&vm, Instance::poweroff)?;
     fleet.wait_for(&vm, "stopped", LIMIT)?;
     // Longer than silence: a goodbye stays one.
     pause(Duration::from_secs(4));

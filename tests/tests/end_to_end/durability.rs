@@ -163,7 +163,7 @@ impl Crowd {
     fn has_everything_once(&mut self) -> Result<()> {
         let sending = async {
             while let Some(sent) = self.sending.join_next().await {
-                sent?
+                sent?;
             }
             Ok::<_, anyhow::Error>(())
         };
@@ -201,7 +201,7 @@ impl Member {
     async fn send_all(self: Arc<Self>, mut go: watch::Receiver<bool>) {
         let mut sender = self.sender.lock().await;
         for _ in 0..REPORTS {
-            let made = sender.next();
+            let made = sender.make();
             loop {
                 // Whoever decides to go on is there as long as the story is.
                 let _ = go.wait_for(|go| *go).await;

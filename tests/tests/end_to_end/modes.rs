@@ -67,7 +67,11 @@ fn only_an_executing_order_makes_an_instance_unhealthy_and_the_named_machine_rep
     })?;
     pause(NOTHING_HAPPENS);
     let order_id = order["id"].as_str().context("an order has an id")?;
-    assert_eq!(fleet.orders()?[0]["state"], "in-grace");
+    let waiting = &fleet.orders()?[0];
+    ensure!(
+        waiting["approval"].is_null() && waiting["executing_at_ms"].is_null(),
+        "{waiting}"
+    );
     is_healthy_for_now(&probe)?;
     fleet
         .collector
@@ -136,7 +140,7 @@ fn a_fleet_without_a_last_good_image_is_not_touched() -> Result<()> {
         .with(&victim, |machine| Intrusion::plant_all(machine))?;
     let blocked = stays_blocked(&fleet, &old)?;
     println!("blocked by a revoked image: {}", blocked["why"]);
-    assert_eq!(fleet.cloud.ids(), [victim.clone()]);
+    assert_eq!(fleet.cloud.ids(), std::slice::from_ref(&victim));
 
     // Given back, the channel gives it out again, and the order goes the usual way.
     let because = "it was another image";
