@@ -11,7 +11,7 @@ use crate::instance::Instance;
 use crate::store::drifts::{self, First, Source};
 
 /// Held values of one instance that are fixed: far more than any image leaves open.
-const MAX_HELD: usize = 100_000;
+pub(super) const MAX_HELD: usize = 100_000;
 
 /// What a later value is to the first.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -66,7 +66,7 @@ pub(super) fn apply(
     }
     if report.held_whole {
         let values = if staging {
-            staged::held(tx, instance.row)?
+            staged::held(tx, instance.row, held::MAX_HELD)?
         } else {
             report.held.clone()
         };

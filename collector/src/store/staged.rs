@@ -149,14 +149,14 @@ pub fn apply(
     Ok(!missing)
 }
 
-/// The held values that were staged, in path order.
+/// The first `limit` held values that were staged, in path order.
 ///
 /// # Errors
 /// The database's.
-pub fn held(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<Vec<HeldValue>> {
+pub fn held(tx: &Transaction<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<HeldValue>> {
     let texts: Vec<String> = tx
-        .prepare_cached("SELECT held FROM staged_held WHERE instance = ?1 ORDER BY path")?
-        .query_map([instance], |row| row.get(0))?
+        .prepare_cached("SELECT held FROM staged_held WHERE instance = ?1 ORDER BY path LIMIT ?2")?
+        .query_map((instance, to_stored(limit as u64)), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     Ok(texts
         .iter()
