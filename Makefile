@@ -28,6 +28,7 @@ demo: ## a real fleet, an intrusion, a replacement (root; KEEP=1 leaves it runni
 		echo "make demo needs root: it boots real systemd instances in namespaces of their own. Run: sudo -E make demo" >&2; exit 1; fi
 	@packaging/setup
 	@$(MAKE) --no-print-directory build
+	@$(CARGO) build --locked --quiet -p driftmark-tests --bins
 	$(CARGO) run --locked --quiet -p driftmark-tests --bin demo -- $(if $(filter-out 0,$(KEEP)),--keep)
 
 lint: ## format and lints, warnings are errors
