@@ -74,10 +74,15 @@ pub fn operators_router(app: Arc<App>) -> Router {
         .merge(ledger::routes())
         .split_for_parts();
     let document = Arc::new(description::complete(document));
+    let agents = Arc::new(agents::document());
     router
         .route(
             "/v1/openapi.json",
             axum::routing::get(move || async move { axum::Json(document.as_ref().clone()) }),
+        )
+        .route(
+            "/v1/openapi-agents.json",
+            axum::routing::get(move || async move { axum::Json(agents.as_ref().clone()) }),
         )
         .fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

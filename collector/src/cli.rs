@@ -14,10 +14,11 @@ pub mod operator;
 pub mod order;
 pub mod token;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 pub use client::{Address, Client, ClientError};
 pub use table::{Shown, Table};
@@ -26,57 +27,72 @@ use crate::config::{self, ConfigError, Flags};
 use crate::serve::{self, ServeError};
 
 /// Has drifted instances replaced from the last good image.
+///
+/// `serve` runs the collector; every other command asks the one that runs.
 #[derive(Debug, Parser)]
-#[command(name = "driftmark-collector", version, max_term_width = 110)]
+#[command(
+    name = "driftmark-collector",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Commands find the collector, its CA and a token in its data directory; from elsewhere give
+--url, --ca and --token-file. `driftmark-collector COMMAND --help` has examples.
+Exit codes: 0 done, 1 refused or broken, 64 usage, 69 no collector, 77 not allowed, 78 configuration."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     address: Address,
-    /// Prints JSON instead of a table
+    /// Print JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Runs the collector
+    /// Run the collector.
     Serve {
-        /// The configuration; without it the drop-ins of collector.d
+        /// The configuration; without it the drop-ins of collector.d.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Where agents connect
+        /// Where agents connect.
         #[arg(long, value_name = "ADDR:PORT")]
         agents: Option<std::net::SocketAddr>,
-        /// Where operators connect
+        /// Where operators connect.
         #[arg(long, value_name = "ADDR:PORT")]
         operators: Option<std::net::SocketAddr>,
     },
-    /// Join tokens, with which instances enrol
+    /// Join tokens, with which instances enrol.
     #[command(subcommand)]
     Token(token::Command),
-    /// Operator tokens
+    /// Operator tokens.
     #[command(subcommand)]
     Operator(operator::Command),
-    /// Registered images and their channels
+    /// Registered images and their channels.
     #[command(subcommand)]
     Image(image::Command),
-    /// Keys that may sign images
+    /// Keys that may sign images.
     #[command(subcommand)]
     Key(key::Command),
-    /// Instances
+    /// Instances.
     #[command(subcommand)]
     Instance(instance::Command),
-    /// Replacements
+    /// Replacements.
     #[command(subcommand)]
     Order(order::Command),
-    /// Every decision
+    /// Every decision.
     #[command(subcommand)]
     Ledger(ledger::Command),
-    /// Checks a configuration without running it
+    /// Check a configuration without running it.
     CheckConfig {
-        /// The configuration; without it the drop-ins of collector.d
+        /// The configuration; without it the drop-ins of collector.d.
         file: Option<PathBuf>,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
     },
 }
 
@@ -186,6 +202,17 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
             table::say("the configuration is good")?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "driftmark-collector",
+                &mut script,
+            );
+            std::io::stdout().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
         command => {
             let client = Client::of(&cli.address)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -205,7 +232,7 @@ async fn ask(command: Command, client: &Client, shown: Shown) -> Result<ExitCode
         Command::Instance(command) => instance::run(command, client, shown).await,
         Command::Order(command) => order::run(command, client, shown).await,
         Command::Ledger(command) => ledger::run(command, client, shown).await,
-        Command::Serve { .. } | Command::CheckConfig { .. } => {
+        Command::Serve { .. } | Command::CheckConfig { .. } | Command::Completions { .. } => {
             unreachable!("these ask no running collector")
         }
     }
@@ -214,7 +241,6 @@ async fn ask(command: Command, client: &Client, shown: Shown) -> Result<ExitCode
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

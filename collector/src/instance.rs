@@ -149,7 +149,8 @@ pub fn state(instance: &Instance, heartbeat: Duration, now_ms: i64) -> InstanceS
         return InstanceState::Stopped;
     }
     let heard_at_ms = instance.heard_at_ms.unwrap_or(instance.enrolled_at_ms);
-    if now_ms.saturating_sub(heard_at_ms) > silence_ms(heartbeat) {
+    // Heard in the future: the clock was set back, and what it said then says nothing of now.
+    if now_ms.abs_diff(heard_at_ms) > silence_ms(heartbeat).unsigned_abs() {
         return InstanceState::Silent;
     }
     if instance.all_open() > 0 {
@@ -310,6 +311,8 @@ pub(crate) mod tests {
             (with(|it| it.image_known = false), S::Unverifiable),
             (with(|it| it.heard_at_ms = Some(NOW - 150_001)), S::Silent),
             (with(|it| it.heard_at_ms = Some(NOW - 150_000)), S::Clean),
+            // The clock was set back since.
+            (with(|it| it.heard_at_ms = Some(NOW + 150_001)), S::Silent),
             (
                 with(|it| (it.open, it.heard_at_ms) = (1, Some(NOW - 150_001))),
                 S::Silent,

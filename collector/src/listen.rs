@@ -42,8 +42,15 @@ pub struct Peer {
 
 /// Longest handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections at one port: the hundred thousand agents that one collector is made for, and some.
-const CONNECTIONS: usize = 120_000;
+/// Connections of agents: the hundred thousand that one collector is made for, and some.
+const AGENTS: usize = 120_000;
+/// Connections of operators: people, and a few programs.
+const OPERATORS: usize = 1_024;
+/// Connections at the agents' port without a certificate: whoever enrols. Anybody can open these, and each may make us
+/// hold a megabyte, so that they must neither fill the memory nor keep enrolled agents out.
+const STRANGERS: usize = 1_024;
+/// How long such a connection lasts: enough for a request that takes its full time, and then the next may enrol.
+const STRANGER_STAYS: Duration = Duration::from_secs(60);
 /// Requests at once on one connection: agents send one at a time, operators a few.
 const STREAMS: u32 = 16;
 /// A connection that does not answer a ping this often is closed.
@@ -59,6 +66,40 @@ const STRANGER_IDLE: Duration = Duration::from_secs(20);
 const STOPPING: Duration = Duration::from_secs(10);
 /// A listener that cannot accept (no file descriptors) tries again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Whose port it is, and thereby how many have room at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// Agents show a certificate, but for those that enrol.
+    Agents,
+    /// Operators show a token, never a certificate.
+    Operators,
+}
+
+impl Port {
+    fn connections(self) -> usize {
+        match self {
+            Port::Agents => AGENTS,
+            Port::Operators => OPERATORS,
+        }
+    }
+
+    /// How many may be there without a certificate.
+    fn strangers(self) -> usize {
+        match self {
+            Port::Agents => STRANGERS,
+            Port::Operators => OPERATORS,
+        }
+    }
+
+    /// How long somebody without a certificate may stay.
+    fn stranger_stays(self) -> Duration {
+        match self {
+            Port::Agents => STRANGER_STAYS,
+            Port::Operators => Duration::MAX,
+        }
+    }
+}
 
 /// Makes ring the process's one crypto library; later calls do nothing.
 pub fn install_crypto() {
@@ -129,13 +170,18 @@ fn with_protocols(mut config: ServerConfig) -> ServerConfig {
 
 /// Serves `router` at `listener` until `stop` is true, then lets open requests end.
 pub async fn serve(
+    port: Port,
     listener: TcpListener,
     tls: ServerConfig,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(port.connections()));
+    let door = Door {
+        port,
+        strangers: Arc::new(Semaphore::new(port.strangers())),
+    };
     let graceful = GracefulShutdown::new();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -147,10 +193,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                let (acceptor, router, watcher) =
-                    (acceptor.clone(), router.clone(), graceful.watcher());
+                let (acceptor, router, watcher, door) = (
+                    acceptor.clone(),
+                    router.clone(),
+                    graceful.watcher(),
+                    door.clone(),
+                );
                 tokio::spawn(async move {
-                    connection(acceptor, stream, address, router, watcher).await;
+                    connection(acceptor, stream, address, router, watcher, door).await;
                     drop(permit);
                 });
             }
@@ -164,12 +214,20 @@ pub async fn serve(
     let _ = tokio::time::timeout(STOPPING, graceful.shutdown()).await;
 }
 
+/// What decides who may stay.
+#[derive(Debug, Clone)]
+struct Door {
+    port: Port,
+    strangers: Arc<Semaphore>,
+}
+
 async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
     watcher: Watcher,
+    door: Door,
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
@@ -184,6 +242,16 @@ async fn connection(
     let presented = certificate
         .and_then(|certificate| Presented::read(certificate).ok())
         .map(Arc::new);
+    let (stays, _place) = if presented.is_some() {
+        (Duration::MAX, None)
+    } else {
+        let place = tokio::time::timeout(HANDSHAKE, door.strangers.acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            tracing::debug!(%address, "there are too many connections without a certificate");
+            return;
+        };
+        (door.port.stranger_stays(), Some(place))
+    };
     let peer = Peer { address, presented };
     let is_stranger = peer.presented.is_none();
     let activity = Arc::new(idle::Activity::default());
@@ -218,6 +286,9 @@ async fn connection(
             if let Err(error) = served {
                 tracing::debug!(%address, error = %error, "a connection broke off");
             }
+        }
+        () = tokio::time::sleep(stays) => {
+            tracing::debug!(%address, "a connection without a certificate has had its time");
         }
         () = activity.until_idle(STRANGER_IDLE), if is_stranger => {
             tracing::debug!(%address, "a stranger asked nothing for too long");

@@ -45,6 +45,9 @@ const QUICK: Duration = Duration::from_millis(50);
 /// And no longer than this, however large the fleet is.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
+/// What a replacer did is written down again after this long where the database refused it.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
 /// The replacers' commands that were started in this life of the collector.
 #[derive(Debug, Default)]
 pub struct Running {
@@ -94,7 +97,7 @@ pub async fn tick(app: &Arc<App>, now_ms: i64) -> Result<(), StoreError> {
 /// One round; how many decisions it carried out.
 async fn round(app: &App, now_ms: i64) -> Result<usize, StoreError> {
     let fleets = app.fleets();
-    let (heartbeat, since) = (app.config.heartbeat, app.listening_since_ms);
+    let (heartbeat, since) = (app.config.heartbeat, app.listening_since_ms(now_ms));
     let judged = {
         let fleets = Arc::clone(&fleets);
         move |db: &rusqlite::Connection| -> Result<_, StoreError> {
@@ -174,19 +177,30 @@ async fn execute(app: Arc<App>, order: OrderRow, request: command::Request, poli
         }
         Replacer::Probe => command::Outcome::without_command(),
     };
-    let (id, actor) = (order.id.clone(), format!("replacer:{}", order.replacer));
-    let written = app
-        .store
-        .write(move |tx| operator::executed(tx, &order, &outcome, &actor, clock::now_ms()))
-        .await;
-    if let Err(error) = written {
+    let actor = format!("replacer:{}", order.replacer);
+    // A machine was replaced: until that is written down, nothing else is right. A collector that stops ends this too,
+    // and the next one asks the command again.
+    while let Err(error) = write_down(&app, &order, &outcome, &actor).await {
         tracing::error!(
-            order = id,
+            order = order.id,
             error = crate::api::error_chain(&error),
-            "what a replacer did is not written down"
+            "what a replacer did is not written down; it is tried again"
         );
+        tokio::time::sleep(WRITE_AGAIN).await;
     }
     app.wake.notify_one();
+}
+
+async fn write_down(
+    app: &App,
+    order: &OrderRow,
+    outcome: &command::Outcome,
+    actor: &str,
+) -> Result<(), operator::OrderError> {
+    let (order, outcome, actor) = (order.clone(), outcome.clone(), actor.to_owned());
+    app.store
+        .write(move |tx| operator::executed(tx, &order, &outcome, &actor, clock::now_ms()))
+        .await
 }
 
 /// Puts into the ledger that other policies hold, or that a fleets file was refused.

@@ -6,7 +6,7 @@ pub(crate) mod first_token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -16,7 +16,7 @@ use crate::api;
 use crate::authority::{Authority, AuthorityError, SERVER_LIFE};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
-use crate::listen::{self, Clients, ServerCertificate};
+use crate::listen::{self, Clients, Port, ServerCertificate};
 use crate::policy::{Current, Fleets, PolicyError, Reloaded};
 use crate::rate::Rate;
 use crate::replace;
@@ -43,14 +43,23 @@ pub struct App {
     pub wake: Notify,
     /// How many refusals the ledger takes.
     pub refusals: Arc<Rate>,
-    /// Since when this process listens, in milliseconds since 1970: before that, silence means nothing.
-    pub listening_since_ms: i64,
+    /// Since when this process listens: before that, silence means nothing.
+    pub listening_since: Instant,
 }
 
 impl App {
     /// The fleets and their policies, as of now.
     pub fn fleets(&self) -> Arc<Fleets> {
         self.policies.fleets()
+    }
+
+    /// Since when this process listens, by a clock that says `now_ms` now, in milliseconds since 1970.
+    ///
+    /// It moves with the clock: what was heard before the clock was set forward is not taken for fresh, and after it was
+    /// set back nobody waits for the time to come round again.
+    pub fn listening_since_ms(&self, now_ms: i64) -> i64 {
+        let listening = self.listening_since.elapsed().as_millis();
+        now_ms.saturating_sub(i64::try_from(listening).unwrap_or(i64::MAX))
     }
 
     /// When a certificate that is issued now ends.
@@ -220,13 +229,14 @@ impl Collector {
             running: replace::Running::default(),
             wake: Notify::new(),
             refusals: Arc::new(Rate::new(REFUSALS, REFUSALS_EVERY)),
-            listening_since_ms: now_ms,
+            listening_since: Instant::now(),
             config,
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let agents_tls = listen::agents_tls(Arc::clone(&certificate), &app.clients)?;
         tasks.spawn(listen::serve(
+            Port::Agents,
             agents,
             agents_tls,
             api::agents::router(Arc::clone(&app)),
@@ -235,6 +245,7 @@ impl Collector {
         let operators_tls = listen::operators_tls(Arc::clone(&certificate))?;
         let operators_router = api::operators_router(Arc::clone(&app));
         tasks.spawn(listen::serve(
+            Port::Operators,
             operators,
             operators_tls,
             operators_router,

@@ -225,6 +225,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_transaction_that_sqlite_undid_by_itself_does_not_end_the_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("test.db")).unwrap();
+        // What SQLite does on a full disk.
+        let lost: Result<(), StoreError> = store
+            .write(|tx| {
+                tx.execute_batch("ROLLBACK")?;
+                Err(StoreError::Statement(rusqlite::Error::InvalidQuery))
+            })
+            .await;
+        assert!(lost.is_err());
+        let sane: Result<usize, StoreError> = store
+            .write(|tx| Ok(tx.execute("INSERT INTO settings (name, value) VALUES ('a', 'x')", [])?))
+            .await;
+        assert_eq!(sane.unwrap(), 1);
+    }
+
+    #[tokio::test]
     async fn readers_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("test.db")).unwrap();

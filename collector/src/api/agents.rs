@@ -1,18 +1,23 @@
 //! The agents' interface: enrolment, renewal and reports. The sender is who the client certificate says.
 
+mod described;
+
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::post;
 use axum::{Json, Router};
 use drift::Blake3;
 use drift::enrolment::{EnrolRequest, Identity, RenewRequest};
 use drift::report::{Report, Verdict};
 use serde::de::DeserializeOwned;
 use tower_http::timeout::TimeoutLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{ApiError, TIMEOUT, refusal};
 use crate::authority::{self, AuthorityError, Presented, PublicKey};
@@ -25,10 +30,13 @@ use crate::store::StoreError;
 
 /// The agents' interface.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/v1/enroll", post(enroll))
-        .route("/v1/renew", post(renew))
-        .route("/v1/reports", post(report))
+    let (router, document) = documented();
+    let document = Arc::new(document);
+    router
+        .route(
+            "/v1/openapi.json",
+            axum::routing::get(move || async move { Json(document.as_ref().clone()) }),
+        )
         .fallback(no_such_route)
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -38,14 +46,32 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// The document that describes this interface.
+pub fn document() -> OpenApi {
+    documented().1
+}
+
+fn documented() -> (Router<Arc<App>>, OpenApi) {
+    let (router, document) = OpenApiRouter::with_openapi(described::Description::openapi())
+        .routes(routes!(enroll))
+        .routes(routes!(renew))
+        .routes(routes!(report))
+        .split_for_parts();
+    (router, super::description::complete(document))
+}
+
 async fn no_such_route() -> impl IntoResponse {
     ApiError::refused(
         StatusCode::NOT_FOUND,
         "no-such-route",
-        "agents speak /v1/enroll, /v1/renew and /v1/reports",
+        "agents speak /v1/enroll, /v1/renew and /v1/reports: see /v1/openapi.json",
     )
 }
 
+/// Enrols an instance: a join token and a key become an id and a certificate.
+#[utoipa::path(post, path = "/v1/enroll", tag = "agents", request_body = described::EnrolRequest,
+    responses((status = 200, body = described::Identity), (status = 400, description = "Not a request"),
+        (status = 403, description = "The token does not admit"), (status = 409, description = "Somebody else is this instance")))]
 async fn enroll(State(app): State<Arc<App>>, body: Body) -> Result<Json<Identity>, ApiError> {
     let (request, _) = read::<EnrolRequest>(body, EnrolRequest::MAX_BYTES).await?;
     enrol::check_limits(&request)?;
@@ -71,6 +97,10 @@ async fn enroll(State(app): State<Arc<App>>, body: Body) -> Result<Json<Identity
     Ok(Json(identity))
 }
 
+/// Renews a certificate, for the same key.
+#[utoipa::path(post, path = "/v1/renew", tag = "agents", request_body = described::RenewRequest,
+    responses((status = 200, body = described::Identity), (status = 400, description = "Not a request"),
+        (status = 401, description = "No certificate"), (status = 403, description = "Not this instance, or no longer")))]
 async fn renew(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -102,6 +132,11 @@ async fn renew(
     Ok(Json(identity(&app, granted??, &key, now_ms)?))
 }
 
+/// Takes a report in. It is about the sender of the certificate alone, and durable once it is answered.
+#[utoipa::path(post, path = "/v1/reports", tag = "agents", request_body = described::Report,
+    responses((status = 200, body = described::Verdict), (status = 400, description = "Not a report"),
+        (status = 401, description = "No certificate"), (status = 403, description = "The instance is out"),
+        (status = 409, description = "The number was used"), (status = 413, description = "Too long")))]
 async fn report(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,

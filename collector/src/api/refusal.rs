@@ -103,9 +103,28 @@ impl From<StoreError> for ApiError {
                 tracing::error!(error = chain(&error), "the database cannot be used");
                 ApiError::unavailable("the database cannot be used now; try again later")
             }
+            StoreError::Statement(statement) if is_for_later(statement) => {
+                tracing::error!(error = chain(&error), "the database cannot be used");
+                ApiError::unavailable("the database cannot be used now; try again later")
+            }
             StoreError::Statement(_) | StoreError::Migrate { .. } => ApiError::internal(&error),
         }
     }
+}
+
+/// Whether the system refused a statement, and not SQLite its text: a full or failing disk is no bug of ours.
+fn is_for_later(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::CannotOpen
+        )
+    )
 }
 
 impl From<rusqlite::Error> for ApiError {

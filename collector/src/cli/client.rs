@@ -16,16 +16,16 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// How to find the collector: flags, or the variables of the same meaning, or the data directory of this machine.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Address {
-    /// The collector's data directory: its operator token, CA and address are taken from there
+    /// The collector's data directory: its operator token, CA and address are taken from there.
     #[arg(long, global = true, value_name = "DIR", env = "DRIFTMARK_DATA")]
     pub data: Option<PathBuf>,
-    /// The operators' address, https://HOST:PORT
+    /// The operators' address, https://HOST:PORT.
     #[arg(long, global = true, env = "DRIFTMARK_URL")]
     pub url: Option<String>,
-    /// The collector's CA certificate, PEM
+    /// The collector's CA certificate, PEM.
     #[arg(long, global = true, value_name = "FILE", env = "DRIFTMARK_CA")]
     pub ca: Option<PathBuf>,
-    /// The operator token in a file
+    /// The operator token in a file.
     #[arg(long, global = true, value_name = "FILE", env = "DRIFTMARK_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }

@@ -15,64 +15,69 @@ use crate::policy::parse_duration;
 /// `image …`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Registers a signed manifest
+    /// Register a signed manifest.
+    #[command(after_help = "\
+Examples:
+  driftmark-collector key add keys/driftmark.pub                 # once: who may sign
+  driftmark-collector image add out/image.manifest --channel web
+  driftmark-collector image add out/image.manifest --artifact packer-manifest.json --expires 90d")]
     Add {
-        /// The manifest; its signature is beside it, with `.sig` at the end
+        /// The manifest; its signature is beside it, with `.sig` at the end.
         manifest: PathBuf,
-        /// The signature, where it is elsewhere
+        /// The signature, where it is elsewhere.
         #[arg(long, value_name = "FILE")]
         signature: Option<PathBuf>,
-        /// Promotes it to this channel
+        /// Promote it to this channel.
         #[arg(long, value_name = "NAME")]
         channel: Option<String>,
-        /// What the build became once it was sealed, such as packer-manifest.json
+        /// What the build became once it was sealed, such as packer-manifest.json.
         #[arg(long, value_name = "FILE")]
         artifact: Option<PathBuf>,
-        /// When it expires, from now: 90d
+        /// When it expires, from now: 90d.
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
     },
-    /// Lists all registered builds
+    /// List all registered builds.
     List,
-    /// Lists all channels, what they give out and gave out
+    /// List all channels, what they give out and gave out.
     Channels,
-    /// Shows the builds of one version
+    /// Show the builds of one version.
     Show {
-        /// Name of the image
+        /// Name of the image.
         name: String,
-        /// Its version
+        /// Its version.
         version: String,
     },
-    /// Has a channel give out a version
+    /// Have a channel give out a version.
     Promote {
-        /// Name of the image
+        /// Name of the image.
         name: String,
-        /// Its version
+        /// Its version.
         version: String,
-        /// The channel
+        /// The channel.
         #[arg(long, value_name = "NAME")]
         channel: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long, default_value = "promoted by an operator")]
         reason: String,
     },
-    /// Revokes a version now, and moves its channels back to their last good one
+    /// Revoke a version now, and move its channels back to their last good one.
     Revoke {
-        /// Name of the image
+        /// Name of the image.
         name: String,
-        /// Its version
+        /// Its version.
         version: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long)]
         reason: String,
     },
-    /// Takes a revocation back; no channel moves
+    /// Take a revocation back; no channel moves.
     Restore {
-        /// Name of the image
+        /// Name of the image.
         name: String,
-        /// Its version
+        /// Its version.
         version: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long)]
         reason: String,
     },

@@ -15,47 +15,47 @@ use crate::clock::{ago, now_ms, rfc3339};
 /// What to do with instances.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Lists instances
+    /// List instances.
     List {
-        /// Of one fleet
+        /// Of one fleet.
         #[arg(long, value_name = "NAME")]
         fleet: Option<String>,
-        /// In one state: enrolled, clean, drifted, unverifiable, silent, stopped, replaced, retired
+        /// In one state: enrolled, clean, drifted, unverifiable, silent, stopped, replaced, retired.
         #[arg(long)]
         state: Option<String>,
     },
-    /// Shows an instance: what drifted, and what its image has there
+    /// Show an instance: what drifted, and what its image has there.
     Show {
-        /// Its id, `i-…`
+        /// Its id, `i-…`.
         id: String,
-        /// At most so many drifts and moments
+        /// At most so many drifts and moments.
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
-    /// Lets no order touch an instance
+    /// Let no order touch an instance.
     Hold {
-        /// Its id, `i-…`
+        /// Its id, `i-…`.
         id: String,
-        /// Why
+        /// Why.
         #[arg(long)]
         reason: String,
     },
-    /// Lifts the hold on an instance
+    /// Lift the hold on an instance.
     Release {
-        /// Its id, `i-…`
+        /// Its id, `i-…`.
         id: String,
-        /// Why
+        /// Why.
         #[arg(long)]
         reason: String,
-        /// Also lets a certificate that expired more than 30 days ago be renewed within the hour
+        /// Also let a certificate that expired more than 30 days ago be renewed within the hour.
         #[arg(long)]
         renewal: bool,
     },
-    /// Takes an instance out for good
+    /// Take an instance out for good.
     Retire {
-        /// Its id, `i-…`
+        /// Its id, `i-…`.
         id: String,
-        /// Why
+        /// Why.
         #[arg(long)]
         reason: String,
     },

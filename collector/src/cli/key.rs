@@ -16,18 +16,18 @@ const MAX_KEY_BYTES: u64 = 64 * 1024;
 /// `key …`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Trusts the public keys of a PEM file
+    /// Trust the public keys of a PEM file.
     Add {
-        /// SPKI in PEM, one key or several
+        /// SPKI in PEM, one key or several.
         file: PathBuf,
     },
-    /// Lists all keys
+    /// List all keys.
     List,
-    /// Revokes a key for good: what only it signed is never last good
+    /// Revoke a key for good: what only it signed is never last good.
     Revoke {
-        /// Its id, as `key list` shows it
+        /// Its id, as `key list` shows it.
         id: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long)]
         reason: String,
     },

@@ -10,24 +10,24 @@ use crate::clock::rfc3339;
 /// `ledger …`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Lists decisions and refusals, the newest first
+    /// List decisions and refusals, the newest first.
     List {
-        /// Only those of this fleet
+        /// Only those of this fleet.
         #[arg(long)]
         fleet: Option<String>,
-        /// Only those about this instance, order, image, key or token
+        /// Only those about this instance, order, image, key or token.
         #[arg(long)]
         subject: Option<String>,
-        /// Only those before this entry
+        /// Only those before this entry.
         #[arg(long, value_name = "NUMBER")]
         before: Option<u64>,
-        /// How many
+        /// How many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
-    /// Walks the whole chain; exits 1 if a link is broken or the head is not in it
+    /// Walk the whole chain; exit 1 if a link is broken or the head is not in it.
     Verify {
-        /// A head that was noted earlier: shows that the end was not cut off since
+        /// A head that was noted earlier: shows that the end was not cut off since.
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
     },

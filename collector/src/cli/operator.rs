@@ -11,22 +11,22 @@ use crate::clock::rfc3339;
 /// What to do with operator tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes an operator token and prints it
+    /// Make an operator token and print it.
     Create {
-        /// Whose it is
+        /// Whose it is.
         name: String,
-        /// What it may do
+        /// What it may do.
         #[arg(long, value_enum, default_value = "viewer")]
         role: Role,
-        /// To which fleet; several times for several, never for all
+        /// To which fleet; several times for several, never for all.
         #[arg(long, value_name = "NAME")]
         fleet: Vec<String>,
     },
-    /// Lists operator tokens
+    /// List operator tokens.
     List,
-    /// Revokes an operator token
+    /// Revoke an operator token.
     Revoke {
-        /// Whose
+        /// Whose.
         name: String,
     },
 }

@@ -15,44 +15,48 @@ use crate::store::orders::OrderRow;
 /// `order …`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Lists orders, the newest first
+    /// List orders, the newest first.
     List {
-        /// Only those of this fleet
+        /// Only those of this fleet.
         #[arg(long)]
         fleet: Option<String>,
-        /// Also those that are verified or cancelled
+        /// Also those that are verified or cancelled.
         #[arg(long)]
         all: bool,
     },
-    /// Shows one order
+    /// Show one order.
     Show {
-        /// Its id
+        /// Its id.
         id: String,
     },
-    /// Lets an order go; the breakers still hold
+    /// Let an order go; the breakers still hold.
+    #[command(after_help = "\
+Examples:
+  driftmark-collector order list --fleet web
+  driftmark-collector order approve ORDER --reason 'intrusion confirmed, disk image taken'")]
     Approve {
-        /// Its id
+        /// Its id.
         id: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long, default_value = "approved by an operator")]
         reason: String,
     },
-    /// Ends an order that waits, or resolves one that failed
+    /// End an order that waits, or resolves one that failed.
     Cancel {
-        /// Its id
+        /// Its id.
         id: String,
-        /// Why, for the ledger
+        /// Why, for the ledger.
         #[arg(long)]
         reason: String,
-        /// Lets another order be planned for the instance at once
+        /// Let another order be planned for the instance at once.
         #[arg(long)]
         again: bool,
     },
-    /// Names the machine that replaces the instance of an executing order
+    /// Name the machine that replaces the instance of an executing order.
     Replacement {
-        /// The order's id
+        /// The order's id.
         id: String,
-        /// The cloud id of the machine
+        /// The cloud id of the machine.
         cloud_id: String,
     },
 }

@@ -11,26 +11,33 @@ use crate::config::Span;
 /// What to do with join tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a join token and prints it
+    /// Make a join token and print it.
+    #[command(after_help = "\
+Only a token that was made for one cloud id proves it: an instance whose cloud id is merely
+claimed is watched, and never replaced.
+
+Examples:
+  driftmark-collector token create --fleet web --instance i-0abc123 > join-token
+  driftmark-collector token create --fleet web --ttl 1h --uses 20    # claimed cloud ids only")]
     Create {
-        /// The fleet that its instances belong to
+        /// The fleet that its instances belong to.
         #[arg(long, value_name = "NAME")]
         fleet: String,
-        /// The one machine that it is for: its cloud id is proven then
+        /// The one machine that it is for: its cloud id is proven then.
         #[arg(long, value_name = "CLOUD-ID")]
         instance: Option<String>,
-        /// How long it may be used
+        /// How long it may be used.
         #[arg(long, default_value = "10m")]
         ttl: Span,
-        /// How many instances may enrol with it
+        /// How many instances may enrol with it.
         #[arg(long, default_value_t = 1)]
         uses: u32,
     },
-    /// Lists join tokens
+    /// List join tokens.
     List,
-    /// Ends a join token
+    /// End a join token.
     Revoke {
-        /// Its name, `t-…`
+        /// Its name, `t-…`.
         id: String,
     },
 }

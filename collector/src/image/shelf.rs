@@ -19,6 +19,9 @@ use ring::rand::SystemRandom;
 /// Manifests that are kept open: what one page of drifts asks for, of a few images at a time.
 const OPEN: usize = 8;
 
+/// How the names of files begin that are being uploaded.
+const INCOMING: &str = ".incoming-";
+
 /// Why a manifest cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ShelfError {
@@ -108,6 +111,7 @@ impl Shelf {
             path: directory.clone(),
             source,
         })?;
+        forget_broken_uploads(&directory);
         Ok(Shelf {
             directory,
             open: Mutex::default(),
@@ -122,7 +126,7 @@ impl Shelf {
         let number = ring::rand::generate::<[u8; 16]>(&SystemRandom::new())
             .map_err(|_| ShelfError::Random)?;
         let path = self.directory.join(format!(
-            ".incoming-{:032x}",
+            "{INCOMING}{:032x}",
             u128::from_be_bytes(number.expose())
         ));
         let file = File::options()
@@ -259,6 +263,23 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         // Once it is kept there is nothing of this name.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes what was being uploaded when a collector was killed: it holds the lock of the data directory, so nobody else
+/// is uploading. What cannot be removed costs room and nothing else.
+fn forget_broken_uploads(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(INCOMING.as_bytes())
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

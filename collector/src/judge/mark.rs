@@ -41,7 +41,12 @@ pub(super) fn worth_replacing(fleet: &Fleet, instance: &Instance) -> Result<Stri
     if instance.proof == Proof::Claimed {
         return Err(Settled::Over("its cloud id is only claimed".into()));
     }
-    if instance.is_gone() || instance.state == InstanceState::Clean {
+    // Not `Stopped`: a goodbye is never health, or a tampered machine would only have to say it.
+    let over = matches!(
+        instance.state,
+        InstanceState::Clean | InstanceState::Replaced | InstanceState::Retired
+    );
+    if over {
         return Err(Settled::Over(format!(
             "the instance is {}",
             instance.state.word()

@@ -262,6 +262,21 @@ fn exactly_the_named_replacement_verifies_and_frees_the_slot() {
 }
 
 #[test]
+fn a_goodbye_takes_nobody_out_of_a_mark() {
+    let mut world = World::of(Mode::Replace, 10);
+    world.drift(0, Severity::High);
+    world.settle();
+    world.instance(0).state = InstanceState::Stopped;
+    world.settle();
+    assert!(world.instance(0).mark.is_some());
+    assert_eq!(world.order().state, OrderState::Blocked);
+    world.put_back(0);
+    world.settle();
+    assert!(world.instance(0).mark.is_none(), "it is back, and clean");
+    assert!(world.states().is_empty());
+}
+
+#[test]
 fn without_a_named_replacement_nothing_verifies() {
     let mut world = executing(3);
     world.instance(0).state = InstanceState::Stopped;

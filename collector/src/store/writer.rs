@@ -130,19 +130,12 @@ fn work(mut connection: Connection, mut receiver: mpsc::Receiver<Message>, mut f
 
 fn run_batch(connection: &mut Connection, batch: Vec<Message>, fault: &mut Fault) {
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-    let mut reports = false;
     let durable = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Err(error) => Err(error),
-        Ok(transaction) => {
-            for message in batch {
-                if let Message::Job(weight, job) = message {
-                    reports |= weight == Weight::Report;
-                    answers.extend(run_job(&transaction, job));
-                }
-            }
+        Ok(transaction) => run_jobs(&transaction, batch, &mut answers).and_then(|reports| {
             fault.before_commit(reports);
             transaction.commit()
-        }
+        }),
     };
     let durable = durable.map_err(Arc::new);
     if let Err(error) = &durable {
@@ -153,29 +146,50 @@ fn run_batch(connection: &mut Connection, batch: Vec<Message>, fault: &mut Fault
     }
 }
 
+/// Runs all jobs of a batch; whether one of them is a report.
+///
+/// On a full disk, and on some I/O errors, SQLite undoes the whole transaction by itself. Then nothing of this batch
+/// stays, the jobs that did not run are answered by the drop of their senders, and the thread lives on for the next one.
+fn run_jobs(
+    transaction: &Transaction<'_>,
+    batch: Vec<Message>,
+    answers: &mut Vec<Answer>,
+) -> rusqlite::Result<bool> {
+    let mut reports = false;
+    for message in batch {
+        if let Message::Job(weight, job) = message {
+            reports |= weight == Weight::Report;
+            answers.extend(run_job(transaction, job)?);
+        }
+    }
+    Ok(reports)
+}
+
 /// Runs one job in a savepoint; none where it panicked, which its caller sees as a dropped answer.
+///
+/// An error means that the transaction itself is gone.
 fn run_job(
     transaction: &Transaction<'_>,
     job: Box<dyn FnOnce(&Transaction<'_>) -> Outcome + Send>,
-) -> Option<Answer> {
+) -> rusqlite::Result<Option<Answer>> {
     let savepoint = |statement: &str| {
         transaction
             .prepare_cached(statement)
             .and_then(|mut it| it.execute([]))
     };
-    savepoint("SAVEPOINT job").expect("a savepoint in an open transaction");
+    savepoint("SAVEPOINT job")?;
     let outcome = catch_unwind(AssertUnwindSafe(|| job(transaction)));
     if !matches!(outcome, Ok(Outcome::Keep(_))) {
-        savepoint("ROLLBACK TO job").expect("the savepoint of this job");
+        savepoint("ROLLBACK TO job")?;
     }
-    savepoint("RELEASE job").expect("the savepoint of this job");
-    match outcome {
+    savepoint("RELEASE job")?;
+    Ok(match outcome {
         Ok(Outcome::Keep(answer) | Outcome::Undo(answer)) => Some(answer),
         Err(_) => {
             tracing::error!("a write panicked and was undone: this is a bug");
             None
         }
-    }
+    })
 }
 
 /// Stops the process between write and sync, where a test asks for it.

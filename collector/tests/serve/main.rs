@@ -367,3 +367,60 @@ async fn the_document_describes_every_route_and_every_route_answers() {
     }
     world.collector.stop().await;
 }
+
+/// The members that a schema of a document has, and those that it requires.
+fn members(document: &serde_json::Value, schema: &str) -> (Vec<String>, Vec<String>) {
+    let schema = &document["components"]["schemas"][schema];
+    let properties = schema["properties"].as_object().unwrap();
+    let required = schema["required"].as_array().unwrap();
+    (
+        properties.keys().cloned().collect(),
+        required
+            .iter()
+            .map(|it| it.as_str().unwrap().to_owned())
+            .collect(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_agents_say_and_hear_is_what_their_document_says() {
+    let world = World::start().await;
+    world.register_image().await;
+    let mut agent = world.agent("vm-1").await;
+    let report = agent.opening(vec![drift(1)]);
+    let verdict = agent.send(&report).await.unwrap();
+    let document = world.get("/v1/openapi-agents.json").await;
+    let served: serde_json::Value = world
+        .anonymous()
+        .get(world.agents("/v1/openapi.json"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(document, served, "both ports serve one document");
+    for (schema, message) in [
+        ("Report", json!(report)),
+        ("Verdict", json!(verdict)),
+        ("Identity", json!(agent.identity)),
+    ] {
+        let message = message.as_object().unwrap();
+        let (known, required) = members(&document, schema);
+        for member in message.keys() {
+            assert!(known.contains(member), "{schema}.{member} is not described");
+        }
+        for member in required {
+            assert!(
+                message.contains_key(&member),
+                "{schema}.{member} was not sent"
+            );
+        }
+    }
+    for path in document["paths"].as_object().unwrap().keys() {
+        let answer = world.anonymous().post(world.agents(path)).send().await;
+        let status = answer.unwrap().status().as_u16();
+        assert!(matches!(status, 400 | 401), "{path}: {status}");
+    }
+    world.collector.stop().await;
+}
