@@ -198,7 +198,8 @@ fn gather(
     tree: &Tree<'_>,
     filesystems: &Filesystems,
 ) -> Result<(Vec<Gathered>, Vec<Gap>), BakeError> {
-    const QUEUED_FILES: usize = 1024;
+    // Each may hold a directory open, of which a process may often have no more than 1,024.
+    const QUEUED_FILES: usize = 128;
     let (jobs, queued) = sync_channel::<(TreePath, Place)>(QUEUED_FILES);
     let queued = Mutex::new(queued);
     let gathered = Mutex::new(Vec::new());
@@ -212,7 +213,7 @@ fn gather(
     let walked = std::thread::scope(|scope| {
         for _ in 0..tree.threads.max(1) {
             scope.spawn(|| {
-                let mut reader = Reader::new(tree.interrupt, &no_names);
+                let mut reader = Reader::new(tree.interrupt, &no_names, &|_| {});
                 loop {
                     let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((path, place)) = next else { return };

@@ -233,7 +233,11 @@ fn open_regular(path: &Path) -> Result<File, BaselineError> {
         source,
     };
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = rustix::fs::open(path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let opened = rustix::fs::open(
+        path,
+        flags | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
     let file = File::from(opened.map_err(|error| failed(error.into()))?);
     if file.metadata().map_err(failed)?.is_file() {
         Ok(file)

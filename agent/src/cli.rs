@@ -104,6 +104,7 @@ struct EnrollFlags {
 /// Parses the command line, runs the command, and gives its exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    driftmark_kernel::process::open_files_as_may_be();
     let outcome = match cli.command {
         Command::Keygen { output } => run_keygen(&output),
         Command::Bake(arguments) => run_bake(&arguments),

@@ -1,6 +1,8 @@
-//! Nothing in, what this process holds of the machine's memory out.
+//! Nothing in, what this process holds of the machine out: its memory, how many files it may have open.
 
 use std::io;
+
+use rustix::process::Resource;
 
 /// The most memory that this process ever had resident, in KiB (`VmHWM`).
 ///
@@ -17,6 +19,15 @@ pub fn peak_resident_kib() -> io::Result<u64> {
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     crate::sys::trim_heap();
+}
+
+/// Lets this process have as many files open as it may at all: a walk holds one for each directory that it is in.
+///
+/// Where it is refused, very deep trees are gaps.
+pub fn open_files_as_may_be() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
 }
 
 /// `/proc/self/status` has no line `VmHWM: N kB`.

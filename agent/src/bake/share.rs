@@ -1,8 +1,10 @@
 //! How much of an image its rules leave unheld: rules are easily too wide, and nobody notices.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use drift::TreePath;
+use drift::manifest::Filesystem;
 use drift::rules::{Built, RuleType, SourcedRule};
 
 use super::{BakeError, no_rules};
@@ -56,13 +58,19 @@ impl Share {
     pub const MAX_EXECUTABLE_PERCENT: f64 = 2.0;
 
     /// Walks everything, whatever the rules say, without opening any file.
-    pub(super) fn measure(root: &Path, built: &Built) -> Result<Self, BakeError> {
+    pub(super) fn measure(
+        root: &Path,
+        wanted: &[Filesystem],
+        built: &Built,
+        interrupt: &AtomicBool,
+    ) -> Result<Self, BakeError> {
         let failed = |source| BakeError::Root {
             path: root.to_owned(),
             source,
         };
+        let root = &root.canonicalize().map_err(failed)?;
         let table = mounts::table(root).unwrap_or_default();
-        let filesystems = Filesystems::open(root, &[], &table).map_err(failed)?;
+        let filesystems = Filesystems::open(root, wanted, &table).map_err(failed)?;
         let count = built.rules.len();
         let mut share = Share {
             matched: vec![0; count],
@@ -71,6 +79,9 @@ impl Share {
         };
         let everything = no_rules();
         let walked = Walk::new(&filesystems, &everything).run::<BakeError>(&mut |visit| {
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(BakeError::Interrupted);
+            }
             match visit {
                 Visit::File { path, stat, .. } => {
                     share.add(built, &path, Some((stat.size, stat.mode & 0o111 != 0)));

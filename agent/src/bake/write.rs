@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 
 use drift::key::SigningKey;
 use drift::manifest::{BakedManifest, Filesystem, Identity};
-use drift::rules::Built;
 use drift::signature::Envelope;
 use drift::statement::{
     BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
@@ -48,17 +47,16 @@ pub fn bake(
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
     let rules = choose(&arguments.root, &arguments.rules_choice())?;
+    let filesystems = filesystems(arguments)?;
     let share = match arguments.rules_choice() {
         RulesChoice::Nothing => Share::default(),
-        _ => Share::measure(&arguments.root, &rules.built)?,
+        _ => Share::measure(&arguments.root, &filesystems, &rules.built, interrupt)?,
     };
     share.check(&rules.built.sources)?;
     let manifest = read_tree(Tree {
         root: &arguments.root,
-        filesystems: filesystems(arguments)?,
-        built: Built {
-            ..rules.built.clone()
-        },
+        filesystems,
+        built: rules.built.clone(),
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
         progress,

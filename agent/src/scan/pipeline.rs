@@ -1,7 +1,7 @@
 //! Walk, merge, read and judge, side by side with bounded queues between them.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use drift::TreePath;
@@ -122,6 +122,7 @@ pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary
             held_length: request.held_length,
             interrupt: request.interrupt,
             progress: request.progress,
+            told: Mutex::default(),
         },
         &mut tally,
         sink,
@@ -137,6 +138,24 @@ struct Parts<'a, 'v> {
     held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
     interrupt: &'a std::sync::atomic::AtomicBool,
     progress: &'a (dyn Fn(Progress) + Sync),
+    told: Mutex<Progress>,
+}
+
+impl Parts<'_, '_> {
+    /// How far the judge is.
+    fn tell(&self, entries: u64, bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.entries = entries;
+        told.bytes = told.bytes.max(bytes);
+        (self.progress)(*told);
+    }
+
+    /// A reader got further in a long file, of which the judge knows nothing yet: that is progress too.
+    fn at_work(&self, bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.bytes += bytes;
+        (self.progress)(*told);
+    }
 }
 
 fn run_threads(
@@ -148,14 +167,17 @@ fn run_threads(
 ) -> Result<(), ScanError> {
     let (jobs, queued) = sync_channel::<Vec<Job>>(QUEUED_BATCHES);
     let (outcomes, results) = sync_channel::<Vec<Outcome>>(QUEUED_BATCHES);
-    let queued = Mutex::new(queued);
+    // It is the readers' alone: once the last of them is gone, whoever still walks is told and does not wait for ever.
+    let queued = Arc::new(Mutex::new(queued));
     let names_of_image = |path: &TreePath| matches!(manifest.lookup(path), Ok(Some(_)));
+    let at_work = |bytes| parts.at_work(bytes);
     std::thread::scope(|scope| {
         for _ in 0..parts.threads {
-            let (queued, outcomes) = (&queued, outcomes.clone());
-            let reader = Reader::new(parts.interrupt, &names_of_image);
-            scope.spawn(move || read_batches(reader, queued, &outcomes));
+            let (queued, outcomes) = (Arc::clone(&queued), outcomes.clone());
+            let reader = Reader::new(parts.interrupt, &names_of_image, &at_work);
+            scope.spawn(move || read_batches(reader, &queued, &outcomes));
         }
+        drop(queued);
         scope.spawn(move || {
             Walker {
                 manifest,
@@ -202,9 +224,8 @@ impl Walker<'_, '_> {
                     linked,
                 });
             }
-            if let Err(error) =
-                merge.finish(&mut |missing| self.told.push(Outcome::Missing(missing)))
-            {
+            let (told, outcomes) = (&mut self.told, &self.outcomes);
+            if let Err(error) = merge.finish(&mut |missing| tell_missing(told, outcomes, missing)) {
                 self.told.push(Outcome::Failed(error.into()));
             }
         }
@@ -250,14 +271,14 @@ impl Walker<'_, '_> {
         merge: &mut Merge<'_, ManifestFile>,
         path: &TreePath,
     ) -> Result<Option<Met>, CompareError> {
-        merge.meet(path, &mut |missing| {
-            self.told.push(Outcome::Missing(missing));
-        })
+        let (told, outcomes) = (&mut self.told, &self.outcomes);
+        merge.meet(path, &mut |missing| tell_missing(told, outcomes, missing))
     }
 
     fn gap(&mut self, merge: &mut Merge<'_, ManifestFile>, gap: Gap) -> Result<(), CompareError> {
         let (mut entries, mut linked) = (0, Vec::new());
-        let missing = &mut |missing| self.told.push(Outcome::Missing(missing));
+        let (told, outcomes) = (&mut self.told, &self.outcomes);
+        let missing = &mut |missing| tell_missing(told, outcomes, missing);
         merge.cover(&gap.path, missing, &mut |covered| {
             entries += 1;
             linked.extend(covered.links.is_some().then_some(covered));
@@ -327,6 +348,15 @@ impl Walker<'_, '_> {
                 .map_err(|_| HungUp)?;
         }
         Ok(())
+    }
+}
+
+/// Where a whole directory is gone, there are more than should be held at once.
+fn tell_missing(told: &mut Vec<Outcome>, outcomes: &SyncSender<Vec<Outcome>>, missing: Entry) {
+    told.push(Outcome::Missing(missing));
+    if told.len() >= BATCH {
+        // Nobody listens any more: the next flush notices.
+        let _ = outcomes.send(std::mem::take(told));
     }
 }
 
@@ -548,10 +578,7 @@ impl Tally {
     fn trusted(&mut self, parts: &Parts<'_, '_>) {
         self.entries += 1;
         if self.entries.is_multiple_of(PROGRESS_EVERY) {
-            (parts.progress)(Progress {
-                entries: self.entries,
-                bytes: self.bytes,
-            });
+            parts.tell(self.entries, self.bytes);
         }
     }
 

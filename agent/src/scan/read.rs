@@ -62,25 +62,31 @@ pub(crate) struct Reader<'a> {
     buffer: Vec<u8>,
     interrupt: &'a AtomicBool,
     names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
+    at_work: &'a (dyn Fn(u64) + Sync),
 }
 
 /// Large enough that a system call costs little, small enough for the cache of a core.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Reading a long file says so each time that it got this much further.
+const AT_WORK_EVERY: u64 = 64 * 1024 * 1024;
 /// A file that changes under our hands is read again this often before it is a gap.
 const ATTEMPTS: usize = 3;
 /// The longest file whose shape is looked at: an `ld.so.cache` of a large image has a tenth of it.
 const MAX_SHAPED_BYTES: u64 = 4 * 1024 * 1024;
 
 impl<'a> Reader<'a> {
-    /// `names_of_image` says whether the image has a file at a path.
+    /// `names_of_image` says whether the image has a file at a path; `at_work` is told now and then how many more bytes
+    /// of a long file were read.
     pub(crate) fn new(
         interrupt: &'a AtomicBool,
         names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
+        at_work: &'a (dyn Fn(u64) + Sync),
     ) -> Self {
         Reader {
             buffer: vec![0; BUFFER_BYTES],
             interrupt,
             names_of_image,
+            at_work,
         }
     }
 
@@ -195,7 +201,11 @@ impl<'a> Reader<'a> {
             for prefix in prefix.iter_mut().chain(&mut held) {
                 prefix.update(bytes);
             }
+            let before = length;
             length += count as u64;
+            if length / AT_WORK_EVERY > before / AT_WORK_EVERY {
+                (self.at_work)(AT_WORK_EVERY);
+            }
         }
         Ok(Some(Content {
             length,
