@@ -6,8 +6,9 @@ use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
 
 use crate::forge::{Ca, Leaf};
+use crate::machine::{Machine, intrusion};
 use crate::wire::{Credentials, Wire, handshake_refusal};
-use crate::world::{Machine, World, intrusion};
+use crate::world::World;
 
 #[test]
 fn without_a_certificate_nobody_is_heard() -> Result<()> {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::forge;
-use crate::world::{FLEET, Machine, World, enrolment, intrusion};
+use crate::machine::{Machine, enrolment, intrusion};
+use crate::world::{FLEET, World};
 
 /// A fleet in which a drifted machine is ordered replaced at once, if anything allows it.
 const TRIGGER_HAPPY: &str = "[[fleet]]\nname = \"web\"\nchannel = \"stable\"\nmode = \"replace\"\ngrace = \"0s\"\n\

@@ -5,8 +5,9 @@ use drift::report::Verdict;
 use serde_json::Value;
 
 use crate::forge::{self, Ca, Leaf};
+use crate::machine::{Machine, intrusion};
 use crate::wire::Wire;
-use crate::world::{Machine, World, intrusion};
+use crate::world::World;
 
 #[test]
 fn the_run_and_number_of_another_are_nobodys_but_its_own() -> Result<()> {
@@ -61,7 +62,7 @@ fn what_was_said_before_changes_nothing_when_it_is_said_again() -> Result<()> {
     }
     machine.report_drift(&[intrusion(1)])?;
     let old_run = machine.run;
-    machine.run = crate::world::fresh_run();
+    machine.run = crate::machine::fresh_run();
     (machine.sequence, machine.generation) = (0, 0);
     let mut report = machine.next(&[intrusion(1), intrusion(2)]);
     report.previous_run = Some(old_run);

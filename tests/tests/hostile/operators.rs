@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::machine::intrusion;
 use crate::wire::Wire;
-use crate::world::{World, intrusion};
+use crate::world::World;
 
 fn token(world: &World, name: &str, role: &str, fleets: Option<&[&str]>) -> Result<String> {
     let new = json!({"name": name, "role": role, "fleets": fleets});

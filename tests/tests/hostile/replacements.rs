@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use driftmark_tests::patience::pause;
 use serde_json::{Value, json};
 
-use crate::world::{FLEET, Machine, World, intrusion};
+use crate::machine::{Machine, intrusion};
+use crate::world::{FLEET, World};
 
 /// The judge looks at least every second.
 const ROUNDS: Duration = Duration::from_millis(1500);

@@ -4,7 +4,8 @@ use anyhow::Result;
 use drift::report::{Part, Report, StateUpdate};
 use serde_json::{Value, json};
 
-use crate::world::{Machine, World, intrusion};
+use crate::machine::{Machine, intrusion};
+use crate::world::World;
 
 /// What an attacker does to a good report.
 type Spoil = fn(&mut Report);

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use x509_parser::extensions::GeneralName;
 
 use crate::forge::{self, Ca, Leaf};
+use crate::machine::Machine;
 use crate::wire::{Answer, Credentials, handshake_refusal};
-use crate::world::{FLEET, Machine, World};
+use crate::world::{FLEET, World};
 
 fn enrol(world: &World, csr: &str) -> Result<Answer> {
     let secret = world.secret(FLEET, None, 1)?;

@@ -10,7 +10,8 @@ use serde_json::json;
 use std::time::Duration;
 
 use crate::forge;
-use crate::world::{FLEET, Machine, World, enrolment};
+use crate::machine::{Machine, enrolment};
+use crate::world::{FLEET, World};
 
 #[test]
 fn a_token_that_does_not_admit_is_refused_with_its_reason() -> Result<()> {
