@@ -37,6 +37,8 @@ mod order;
 mod properties;
 mod situation;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod world;
 
 pub use decision::{Decision, OrderState};

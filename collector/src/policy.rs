@@ -24,6 +24,6 @@ mod measure;
 pub mod merged;
 pub mod written;
 
-pub use checked::{Fleets, Mode, Policy, Replacer, Unacceptable};
+pub use checked::{Fleets, MAX_NAME_BYTES, Mode, Policy, Replacer, Unacceptable, is_name};
 pub use current::{Current, PolicyError, Reloaded};
 pub use measure::{BadMeasure, Share, parse_duration, shown_duration};

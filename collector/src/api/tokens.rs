@@ -14,6 +14,7 @@ use super::{ApiError, Operator, Role};
 use crate::authority;
 use crate::clock::now_ms;
 use crate::ledger;
+use crate::policy::{MAX_NAME_BYTES, is_name};
 use crate::serve::App;
 use crate::store::{StoreError, tokens};
 
@@ -21,8 +22,6 @@ use crate::store::{StoreError, tokens};
 const MAX_TTL_SECONDS: u64 = 7 * 24 * 3600;
 /// A fleet that starts at once.
 const MAX_USES: u32 = 100_000;
-/// The longest fleet name.
-const MAX_FLEET_BYTES: usize = 128;
 
 /// These routes.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -215,8 +214,11 @@ fn record(
 
 fn check(new: &NewToken) -> Result<(), ApiError> {
     let bad = |message: String| Err(ApiError::bad_request("bad-token", message));
-    if !is_fleet_name(&new.fleet) {
-        return bad("a fleet's name is letters, digits, `.`, `_` and `-`".to_owned());
+    if !is_name(&new.fleet) {
+        return bad(format!(
+            "a fleet's name is letters, digits, `.`, `_` and `-`, begins with a letter or digit, and has at most \
+             {MAX_NAME_BYTES}"
+        ));
     }
     if new.ttl_seconds == 0 || new.ttl_seconds > MAX_TTL_SECONDS {
         return bad(format!(
@@ -239,11 +241,6 @@ fn check(new: &NewToken) -> Result<(), ApiError> {
         return bad("a join token for one cloud id is for one instance".to_owned());
     }
     Ok(())
-}
-
-fn is_fleet_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    !name.is_empty() && name.len() <= MAX_FLEET_BYTES && name.bytes().all(plain)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ApiError> {
@@ -272,6 +269,7 @@ mod tests {
             new("web", None, 600, 0),
             new("", None, 600, 1),
             new("we b", None, 600, 1),
+            new(".web", None, 600, 1),
         ] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
