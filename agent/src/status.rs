@@ -66,6 +66,8 @@ pub type Question = oneshot::Sender<Status>;
 
 /// A question is answered between two steps of the loop.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an `accept` that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A status with every gap that a report names is shorter.
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -97,8 +99,13 @@ pub fn listen(path: &Path) -> Result<UnixListener, StatusError> {
 
 /// Answers one after the other for as long as it is polled, asking `questions` what to say.
 pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let _ = tokio::time::timeout(ANSWER_TIMEOUT, answer(stream, &questions)).await;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = tokio::time::timeout(ANSWER_TIMEOUT, answer(stream, &questions)).await;
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
 }
 

@@ -41,9 +41,6 @@ impl Sentinel {
         latest.seen = latest.seen.take().or(before.seen);
         latest.quick = latest.quick.take().or(before.quick);
         latest.disk = latest.disk.take().or(before.disk);
-        if outcome.pass == Pass::Quick {
-            latest.verified_entries = latest.verified_entries.max(before.verified_entries);
-        }
         match outcome.pass {
             Pass::Full => self.ended.full = Some(now.uptime),
             Pass::Quick => self.ended.quick = Some(now.uptime),
