@@ -8,8 +8,11 @@ use super::instances::{from_stored, to_stored};
 
 /// Report numbers of a run whose bodies are remembered. An agent sends again what was not acknowledged, which is a few.
 pub const WINDOW: u64 = 256;
-/// Runs of an instance that are remembered.
+/// Runs of an instance whose bodies are remembered.
 const RUNS: i64 = 16;
+/// Runs of an instance that are known to be over: years of restarts, at some 60 bytes each. One that is forgotten would
+/// pass for a new one when a report of it is said again.
+const RUNS_KNOWN: i64 = 1_024;
 
 /// A run that was heard of before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,8 @@ pub fn is_followed(tx: &Transaction<'_>, instance: i64, run: RunId) -> rusqlite:
         .exists((instance, run.0))
 }
 
-/// Notes a run that was not heard of before, and forgets the oldest beyond [`RUNS`] but for `current`.
+/// Notes a run that was not heard of before, and forgets the oldest beyond [`RUNS_KNOWN`], and the bodies
+/// of those beyond [`RUNS`], but for `current`.
 ///
 /// # Errors
 /// The database's.
@@ -63,13 +67,12 @@ pub fn add_run(
         "INSERT INTO runs (instance, number, run, previous, started_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((instance, number, run.0, previous.map(|run| run.0), now_ms))?;
-    let oldest = number - RUNS;
     tx.prepare_cached("DELETE FROM runs WHERE instance = ?1 AND number <= ?2 AND number != ?3")?
-        .execute((instance, oldest, current))?;
+        .execute((instance, number - RUNS_KNOWN, current))?;
     tx.prepare_cached(
         "DELETE FROM numbers WHERE instance = ?1 AND run_number <= ?2 AND run_number != ?3",
     )?
-    .execute((instance, oldest, current))?;
+    .execute((instance, number - RUNS, current))?;
     Ok(Known {
         number,
         sequence: 0,

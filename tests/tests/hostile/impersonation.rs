@@ -77,6 +77,28 @@ fn what_was_said_before_changes_nothing_when_it_is_said_again() -> Result<()> {
 }
 
 #[test]
+fn a_report_of_a_run_long_ago_changes_nothing() -> Result<()> {
+    let world = World::new()?;
+    let mut machine = world.enrol(Some("vm-1"))?;
+    let first = machine.next(&[]);
+    assert_eq!(machine.send(&first)?.status, 200);
+    // More starts of the agent than the collector remembers one by one.
+    for _ in 0..20 {
+        let previous = machine.run;
+        machine.run = crate::machine::fresh_run();
+        (machine.sequence, machine.generation) = (0, 0);
+        let mut report = machine.next(&[intrusion(1)]);
+        report.previous_run = Some(previous);
+        assert_eq!(machine.send(&report)?.status, 200);
+    }
+    let before = world.everybody()?;
+    let verdict: Verdict = machine.send(&first)?.granted()?;
+    assert_eq!(verdict.state.word(), "drifted");
+    assert_eq!(world.everybody()?, before);
+    Ok(())
+}
+
+#[test]
 fn a_certificate_is_renewed_for_its_own_key_alone() -> Result<()> {
     let world = World::new()?;
     let (victim, attacker) = (world.clean("vm-victim")?, world.clean("vm-attacker")?);

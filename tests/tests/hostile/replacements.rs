@@ -78,6 +78,7 @@ fn an_order_is_verified_by_the_named_machine_and_nobody_else() -> Result<()> {
     // The victim is out: it cannot report itself clean again.
     let report = victim.next(&[]);
     victim.send(&report)?.is_refused(403, "replaced");
+    Machine::renew_over(&victim.wire, &victim.key, None)?.is_refused(403, "replaced");
     let unverified = |what: &str| -> Result<()> {
         pause(ROUNDS);
         let (state, why) = state()?;
