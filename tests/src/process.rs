@@ -1,6 +1,6 @@
 //! Receives a command; hands on a running program whose output is kept and which never outlives its owner.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -12,6 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::patience::until;
+
+/// A killed process ends at once, unless the kernel is at work for it.
+const REAP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One of the two programs, as cargo built it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,11 +147,32 @@ impl Running {
     /// # Errors
     /// It cannot be waited for.
     pub fn kill_hard(&mut self) -> Result<ExitStatus> {
+        self.end_in_sandbox();
         // A program that is gone already is as dead as asked for.
         let _ = self.child.kill();
         self.child
             .wait()
             .with_context(|| format!("wait for {}", self.name))
+    }
+
+    /// Kills what runs in a sandbox before the `nsenter` that waits for it: a child that outlives that is left to this
+    /// machine's process 1, and until it is reaped there its sandbox does not end.
+    fn end_in_sandbox(&mut self) {
+        let id = self.child.id();
+        let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        if name.trim() != "nsenter" {
+            return;
+        }
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        if children.fold(false, |_, child| {
+            kill(Pid::from_raw(child), Signal::SIGKILL).is_ok()
+        }) {
+            let _ = until("nsenter to end", REAP_LIMIT, || {
+                Ok(self.child.try_wait()?)
+            });
+        }
     }
 
     /// Waits for its end.
