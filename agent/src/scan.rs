@@ -11,6 +11,7 @@ pub mod filesystems;
 pub mod mounts;
 mod pipeline;
 mod read;
+mod tally;
 pub mod verified;
 mod walk;
 

@@ -14,7 +14,7 @@ use crate::manifest::{Contents, ManifestError, Source};
 use crate::observation::Observation;
 use crate::report::HeldValue;
 
-pub use judgement::{Expectation, judge, judge_cover, judge_missing};
+pub use judgement::{Expectation, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};
 
@@ -38,7 +38,7 @@ pub struct Difference {
     pub drift: Drift,
     /// What the manifest says; none for what was added.
     pub expected: Option<Entry>,
-    /// What is there; none for what was removed.
+    /// What is there; none for what was removed or was not read (the drift itself says what is known of it).
     pub found: Option<Entry>,
 }
 

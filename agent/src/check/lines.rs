@@ -82,9 +82,7 @@ impl DriftLine {
     /// The package is looked up for what drifted alone: a scan does not touch that section.
     pub(super) fn new(difference: Difference, baseline: &Baseline) -> Self {
         let Difference {
-            drift,
-            expected,
-            found,
+            drift, expected, ..
         } = difference;
         let package = match &expected {
             Some(_) => baseline
@@ -101,7 +99,7 @@ impl DriftLine {
             kind: drift.kind,
             changed: drift.changed,
             expected: expected.as_ref().map(Shown::from),
-            found: found.as_ref().map(Shown::from),
+            found: drift.found,
             detail: drift.detail,
             class: drift.class,
             severity: drift.severity,

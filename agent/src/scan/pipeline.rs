@@ -4,18 +4,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use drift::TreePath;
 use drift::compare::{
     CompareError, Expectation, Finding, LinkGroups, Merge, Met, judge, judge_cover, judge_missing,
+    judge_unread,
 };
-use drift::coverage::{Coverage, Gap, GapReason, ScanRecord};
+use drift::coverage::{Gap, GapReason};
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Manifest;
 use drift::observation::Found;
 use drift::rules::RuleType;
+use drift::{Blake3, TreePath};
 use driftmark_kernel::{Stat, boot};
 
-use super::filesystems::{Filesystems, is_absent};
+use super::filesystems::{Filesystems, Holding, is_absent};
+use super::tally::Tally;
 use super::walk::{Place, Visit, Walk};
 use super::{
     Digests, Pass, Progress, Read, Reader, ScanError, ScanRequest, ScanSummary, Sink, Verified,
@@ -27,12 +29,14 @@ use crate::baseline::ManifestFile;
 const BATCH: usize = 32;
 /// Batches waiting for a reader, or for the judge: the walk never runs further ahead than this.
 const QUEUED_BATCHES: usize = 8;
-/// Progress is told after this many paths.
-const PROGRESS_EVERY: u64 = 512;
+
+/// A file of this length that drifted by its size alone is not read: see [`Walker::is_enough`].
+const HUGE_BYTES: u64 = 1 << 30;
 
 /// A file to be read, with the entry that it met.
 struct Job {
     path: TreePath,
+    stat: Stat,
     place: Place,
     met: Option<Met>,
     wants: Wants,
@@ -58,6 +62,12 @@ enum Outcome {
         gap: Gap,
         entries: u64,
         linked: Vec<Entry>,
+    },
+    /// A file that was not read: what is known of it without opening it, and why not, unless that is enough.
+    Unread {
+        expected: Option<Entry>,
+        seen: Entry,
+        gap: Option<Gap>,
     },
     Failed(CompareError),
     Interrupted,
@@ -304,13 +314,31 @@ impl Walker<'_, '_> {
             self.told.push(Outcome::Trusted);
             return;
         }
+        if self.is_enough(&path, stat, met.as_ref()) {
+            self.told.push(Outcome::Unread {
+                seen: unread(path, stat, place.holding),
+                expected: met.map(|met| met.entry),
+                gap: None,
+            });
+            return;
+        }
         let wants = self.wants(&path, met.as_ref());
         self.batch.push(Job {
             path,
+            stat: *stat,
             place,
             met,
             wants,
         });
+    }
+
+    /// Whether a huge file need not be read, because it drifted already: it is not in the image, or has another size,
+    /// and no rule has anything to say about it. Else one sparse file would keep a scan busy for hours, and everything
+    /// else that it found untold.
+    fn is_enough(&self, path: &TreePath, stat: &Stat, met: Option<&Met>) -> bool {
+        stat.size > HUGE_BYTES
+            && met.is_none_or(|met| met.entry.size() != stat.size)
+            && self.manifest.rules().first_match(path).is_none()
     }
 
     fn wants(&self, path: &TreePath, met: Option<&Met>) -> Wants {
@@ -360,6 +388,15 @@ fn tell_missing(told: &mut Vec<Outcome>, outcomes: &SyncSender<Vec<Outcome>>, mi
     }
 }
 
+/// What is known of a regular file without opening it; its content is a placeholder that nobody looks at.
+fn unread(path: TreePath, stat: &Stat, holding: Holding) -> Entry {
+    let node = Node::File {
+        size: stat.size,
+        content: Blake3::of(b""),
+    };
+    super::walk::entry(path, stat, holding, node, Xattrs::NONE, FileFlags::NONE)
+}
+
 /// A reader's side: batch after batch until the walk is over.
 fn read_batches(
     mut reader: Reader<'_>,
@@ -390,10 +427,10 @@ fn read_one(reader: &mut Reader<'_>, job: Job) -> Option<Outcome> {
                 read_at,
             },
             Read::Gone => Outcome::Missing(job.met?.entry),
-            Read::Gap(gap) => Outcome::Gap {
-                gap,
-                entries: u64::from(job.met.is_some()),
-                linked: job.met.into_iter().map(|met| met.entry).collect(),
+            Read::Gap(gap) => Outcome::Unread {
+                seen: unread(job.path, &job.stat, job.place.holding),
+                expected: job.met.map(|met| met.entry),
+                gap: Some(gap),
             },
             Read::Interrupted => Outcome::Interrupted,
         },
@@ -408,6 +445,7 @@ fn judge_all(
     sink: &mut Sink<'_>,
 ) -> Result<(), ScanError> {
     let expectation = Expectation::new(manifest.header());
+    let tell = &|entries, bytes| parts.tell(entries, bytes);
     let mut groups = LinkGroups::default();
     for outcome in results {
         match outcome {
@@ -417,7 +455,7 @@ fn judge_all(
                 stat,
                 read_at,
             } => {
-                tally.found(&found, parts);
+                tally.found(&found, tell);
                 let ordinal = met.as_ref().map(|met| met.ordinal);
                 let found = as_held(met.as_ref(), found);
                 let Some(settled) = groups.hold_or_settle(met.map(|met| met.entry), found) else {
@@ -446,7 +484,7 @@ fn judge_all(
                     }
                 }
             }
-            Outcome::Trusted => tally.trusted(parts),
+            Outcome::Trusted => tally.trusted(tell),
             Outcome::Missing(entry) => judge_missing(&expectation, &entry, &mut |finding| {
                 tally.count(&finding);
                 sink(finding);
@@ -461,6 +499,22 @@ fn judge_all(
                 let finding = Finding::Gap(gap);
                 tally.count(&finding);
                 sink(finding);
+            }
+            Outcome::Unread {
+                expected,
+                seen,
+                gap,
+            } => {
+                expected.iter().for_each(|entry| groups.cover(entry));
+                let mut told = |finding: Finding| {
+                    tally.count(&finding);
+                    sink(finding);
+                };
+                judge_unread(&expectation, expected.as_ref(), &seen, &mut told);
+                if let Some(gap) = gap {
+                    told(Finding::Gap(gap));
+                    tally.unverified += u64::from(expected.is_some());
+                }
             }
             Outcome::Failed(error) => return Err(error.into()),
             Outcome::Interrupted => return Err(ScanError::Interrupted),
@@ -531,101 +585,4 @@ fn judge_covers(
         );
     }
     Ok(())
-}
-
-/// Counts what a scan comes to.
-struct Tally {
-    pass: Pass,
-    coverage: Coverage,
-    entries: u64,
-    bytes: u64,
-    drifts: u64,
-    files_read: u64,
-    unverified: u64,
-}
-
-impl Tally {
-    fn new(manifest: &Manifest<ManifestFile>, pass: Pass) -> Self {
-        let header = manifest.header();
-        let coverage = Coverage {
-            expected_entries: header.entry_count,
-            not_held: header
-                .not_held
-                .iter()
-                .map(|attribute| attribute.word().to_owned())
-                .collect(),
-            ..Coverage::default()
-        };
-        Tally {
-            pass,
-            coverage,
-            entries: 0,
-            bytes: 0,
-            drifts: 0,
-            files_read: 0,
-            unverified: 0,
-        }
-    }
-
-    fn found(&mut self, found: &Found, parts: &Parts<'_, '_>) {
-        if let Some((size, _)) = found.content() {
-            self.bytes += size;
-            self.files_read += 1;
-        }
-        self.trusted(parts);
-    }
-
-    fn trusted(&mut self, parts: &Parts<'_, '_>) {
-        self.entries += 1;
-        if self.entries.is_multiple_of(PROGRESS_EVERY) {
-            parts.tell(self.entries, self.bytes);
-        }
-    }
-
-    fn count(&mut self, finding: &Finding) {
-        match finding {
-            Finding::Drift(_) => self.drifts += 1,
-            Finding::Held(_) => {}
-            Finding::Gap(gap) => {
-                self.coverage.gap_count += 1;
-                if self.coverage.gaps.len() < Coverage::MAX_GAPS {
-                    self.coverage.gaps.push(gap.clone());
-                }
-            }
-        }
-    }
-
-    fn finish(mut self, started: Instant) -> ScanSummary {
-        let elapsed = started.elapsed();
-        let rehashed = if self.pass == Pass::Quick {
-            self.files_read
-        } else {
-            0
-        };
-        let record = ScanRecord {
-            age_seconds: 0,
-            took_milliseconds: elapsed.as_millis() as u64,
-            entries: self.entries,
-            bytes: self.bytes,
-            rehashed,
-        };
-        match self.pass {
-            Pass::Full => self.coverage.seen = Some(record),
-            Pass::Quick => self.coverage.quick = Some(record),
-        }
-        self.coverage.gaps.sort_by(|a, b| a.path.cmp(&b.path));
-        self.coverage.verified_entries = self
-            .coverage
-            .expected_entries
-            .saturating_sub(self.unverified);
-        ScanSummary {
-            entries: self.entries,
-            bytes: self.bytes,
-            drifts: self.drifts,
-            gaps: self.coverage.gap_count,
-            rehashed,
-            elapsed,
-            coverage: self.coverage,
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use crate::TreePath;
 use crate::class::classify;
 use crate::compare::{Difference, Finding};
-use crate::entry::{AttributeSet, Entry, Kind, Node, Shown};
+use crate::entry::{Attribute, AttributeSet, Entry, Kind, Node, Shown};
 use crate::finding::{Drift, DriftKind};
 use crate::manifest::Header;
 use crate::observation::Found;
@@ -183,6 +183,57 @@ fn held_beginning(found: &Found) -> HeldValue {
         value: digest,
         length,
         prefix: found.held_prefix.clone(),
+    }
+}
+
+/// Judges a regular file that is there and was not read, by what can be known of it without opening it: kind, mode,
+/// owner and size. What `seen` says of anything else counts for nothing; where that matters, a gap says so.
+///
+/// A file that cannot be opened (someone holds a lease on it, the disk fails) is still drift if it is not in the image
+/// or has another size or mode.
+pub fn judge_unread(
+    expectation: &Expectation<'_>,
+    expected: Option<&Entry>,
+    seen: &Entry,
+    sink: &mut dyn FnMut(Finding),
+) {
+    let path = &seen.path;
+    let kind = expected.map_or(seen.node.kind(), |expected| expected.node.kind());
+    let allowed = expectation.rules.allowance(path, kind);
+    let (kind, changed) = match expected {
+        Some(expected) => {
+            let known = AttributeSet::of(&[
+                Attribute::Kind,
+                Attribute::Mode,
+                Attribute::Uid,
+                Attribute::Gid,
+                Attribute::Size,
+            ]);
+            let unknown = AttributeSet::ALL.without(known);
+            let differences = expected
+                .differences(seen)
+                .without(unknown)
+                .without(expectation.not_held);
+            (DriftKind::Changed, differences.without(allowed.attributes))
+        }
+        None => (DriftKind::Added, AttributeSet::EMPTY),
+    };
+    let drifted = if expected.is_some() {
+        !changed.is_empty()
+    } else {
+        !allowed.appear
+    };
+    if drifted {
+        let detail = Some("its content was not read".to_owned());
+        let sides = (expected.cloned(), Some(seen.clone()));
+        let mut finding = difference(path, kind, changed, sides, detail);
+        if let Finding::Drift(difference) = &mut finding {
+            difference.found = None;
+            if let Some(shown) = &mut difference.drift.found {
+                shown.content = None;
+            }
+        }
+        sink(finding);
     }
 }
 

@@ -17,3 +17,4 @@ mod own_system;
 mod rules;
 mod same_bytes;
 mod signing;
+mod unread;
