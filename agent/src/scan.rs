@@ -8,8 +8,10 @@
 //! cap on count or size. What could not be read is a gap, never drift.
 
 pub mod filesystems;
+mod lead;
 pub mod mounts;
 mod pipeline;
+mod queues;
 mod read;
 mod tally;
 pub mod verified;
