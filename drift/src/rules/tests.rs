@@ -287,53 +287,6 @@ fn the_encoding_stays_what_it_is() {
     assert_eq!(bytes, b"\x02\x05\x04/tmp\x00\x04/tmp");
 }
 
-/// Sixty rules like those that ship.
-fn shipped_like() -> Rules {
-    let mut text = String::new();
-    for nth in 0..40 {
-        text += &one(
-            ["absent", "content", "first-boot"][nth % 3],
-            &format!("/etc/service-{nth}/state"),
-        );
-    }
-    for pattern in [
-        "/var/log/*",
-        "/var/cache/**",
-        "/usr/lib/python*/**/__pycache__",
-        "/etc/ssh/ssh_host_*",
-        "/**/*.pyc",
-    ] {
-        text += &one("volatile", pattern);
-    }
-    for nth in 0..15 {
-        text += &one("volatile", &format!("/var/lib/service-{nth}"));
-    }
-    rules(&text)
-}
-
-#[test]
-#[ignore = "a measurement: run it in a release build"]
-#[allow(clippy::disallowed_methods, reason = "measures time")]
-fn a_lookup_takes_about_a_microsecond() {
-    let rules = shipped_like();
-    let paths: Vec<_> = (0..450_000)
-        .map(|nth| {
-            path(&format!(
-                "/usr/lib/x86_64-linux-gnu/package-{}/module-{nth}.so",
-                nth % 977
-            ))
-        })
-        .collect();
-    let start = std::time::Instant::now();
-    let matched = paths
-        .iter()
-        .filter(|path| rules.first_match(path).is_some())
-        .count();
-    let each = start.elapsed() / paths.len() as u32;
-    assert_eq!(matched, 0);
-    assert!(each < std::time::Duration::from_micros(5), "{each:?}");
-}
-
 fn any_rules() -> impl Strategy<Value = Rules> {
     let rule = (0usize..9, "(/[ab*?]{1,2}){1,3}");
     prop::collection::vec(rule, 0..6).prop_map(|written| {
