@@ -20,6 +20,9 @@ use crate::sandbox::Sandbox;
 
 /// The address on the network of everything that is no instance.
 pub const COLLECTOR: &str = "10.77.0.1";
+/// The bridge's own hardware address. Left to itself a bridge takes that of one of its ports, and another one when that
+/// instance is gone: the others then speak to nobody until they ask again.
+const BRIDGE: &str = "02:00:0a:4d:00:01";
 /// The first instance's last number; those below it are for whatever a story adds.
 const FIRST_INSTANCE: u8 = 11;
 /// The last number that an instance may have.
@@ -57,7 +60,7 @@ impl Lab {
         sweep_groups();
         let sandbox = Sandbox::new()?;
         sandbox.shell(&format!(
-            "ip link add lan type bridge; ip addr add {COLLECTOR}/24 dev lan; ip link set lan up"
+            "ip link add lan address {BRIDGE} type bridge; ip addr add {COLLECTOR}/24 dev lan; ip link set lan up"
         ))?;
         let groups = Groups::new(sandbox.name())?;
         Ok(Self {
