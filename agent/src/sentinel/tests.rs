@@ -1,3 +1,5 @@
+//! Receives events in all orders; holds the sentinel to what it promises.
+
 use super::*;
 use drift::class::{Class, Severity};
 use drift::coverage::{Gap, GapReason, ScanRecord};

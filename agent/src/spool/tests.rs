@@ -1,3 +1,5 @@
+//! Receives spools cut and damaged at every byte; holds them to losing nothing that was whole.
+
 use super::*;
 
 fn name(run: u8, sequence: u64) -> Name {

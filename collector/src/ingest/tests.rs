@@ -1,3 +1,5 @@
+//! Receives reports as agents send them; holds ingest to counting each once and only its sender's.
+
 use super::*;
 use crate::enrol::{self, Renewal};
 use crate::store::instances::Enrolled;

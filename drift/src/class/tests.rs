@@ -1,3 +1,5 @@
+//! Receives drifts by path and kind; holds the table to what it says of them.
+
 use super::*;
 use crate::Blake3;
 use crate::entry::{FileFlags, Node, Xattrs};

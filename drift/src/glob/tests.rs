@@ -1,3 +1,5 @@
+//! Receives patterns and paths; holds matching and inclusion to a naive matcher.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Receives rule files and encodings; holds them to order, errors and canonical bytes.
+
 use proptest::prelude::*;
 
 use super::*;

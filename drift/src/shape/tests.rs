@@ -1,3 +1,5 @@
+//! Receives contents good and hostile; holds the shape checks to them.
+
 use proptest::prelude::*;
 
 use super::*;

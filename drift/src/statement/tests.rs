@@ -1,3 +1,5 @@
+//! Receives statements good and hostile; holds reading and writing to canonical JSON.
+
 use super::*;
 
 pub(crate) fn statement() -> Statement {
