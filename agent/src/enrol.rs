@@ -114,6 +114,7 @@ impl Applicant {
             token: token.secret,
             csr: store.key()?.request()?,
             cloud_id,
+            fleet: None,
             image: arguments.image.clone(),
             boot_id: crate::run::boot_id(),
         };

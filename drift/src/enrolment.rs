@@ -74,6 +74,9 @@ pub struct EnrolRequest {
     /// The cloud's id of this machine as the agent believes it: a claim, unless the token was made for that very id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_id: Option<String>,
+    /// The fleet that the instance was configured for: a token of another fleet is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
     /// The image that the agent was baked into, if its manifest verifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<crate::report::ImageRef>,

@@ -35,6 +35,27 @@ pub struct Drift {
     pub technique: Vec<String>,
 }
 
+/// What the host's own package database says about a drifted path.
+///
+/// The database is the host's, unsigned: whoever changed the file could change it too. So this groups what people see
+/// ("openssl 3.0.11 → 3.0.15, 14 files"), and changes no id, class, severity, mark or count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPackage {
+    /// The installed package that owns the path: at most [`HostPackage::MAX_BYTES`].
+    pub name: String,
+    /// Its version: at most [`HostPackage::MAX_BYTES`].
+    pub version: String,
+    /// Whether what is there now is what that package brings, by the digest that its database holds.
+    pub matches: bool,
+}
+
+impl HostPackage {
+    /// The longest name and the longest version.
+    pub const MAX_BYTES: usize = crate::manifest::Package::MAX_BYTES;
+    /// What is said wherever one is shown.
+    pub const TRUST: &str = "host database, unsigned";
+}
+
 /// What happened at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DriftKind {

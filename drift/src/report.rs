@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::coverage::Coverage;
-use crate::finding::{Drift, DriftId};
+use crate::finding::{Drift, DriftId, HostPackage};
 use crate::{Blake3, TreePath};
 
 pub use verdict::{ExecutingOrder, InstanceState, Settings, Verdict};
@@ -161,6 +161,10 @@ impl Report {
                 .try_for_each(|technique| short("technique", technique))?;
             long("detail", drift.detail.as_deref().unwrap_or_default())?;
         }
+        let packages = self.opened.iter().flat_map(|open| &open.host_package);
+        for text in packages.flat_map(|package| [&package.name, &package.version]) {
+            within("host_package", text.len(), HostPackage::MAX_BYTES)?;
+        }
         for text in self.agent.features.iter().chain(&self.coverage.not_held) {
             short("agent.features and coverage.not_held", text)?;
         }
@@ -300,6 +304,9 @@ pub struct OpenDrift {
     /// The drift.
     #[serde(flatten)]
     pub drift: Drift,
+    /// What the host's own package database says of it; no part of the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_package: Option<HostPackage>,
 }
 
 /// Something that happened and is over: only ever acknowledged, never closed.

@@ -333,6 +333,7 @@ fn report() -> Report {
         .map(|drift| OpenDrift {
             id: drift.id(),
             drift,
+            host_package: None,
         })
         .into();
     let mut ids: Vec<_> = opened.iter().map(|open| open.id).collect();

@@ -71,6 +71,7 @@ impl Sender {
             token: token.secret,
             csr: csr.context("make a certificate request")?,
             cloud_id: Some(cloud_id.to_owned()),
+            fleet: None,
             image: Some(image.clone()),
             boot_id: String::new(),
         };
@@ -107,6 +108,7 @@ impl Sender {
         let opened = OpenDrift {
             id: drift.id(),
             drift: drift.clone(),
+            host_package: None,
         };
         self.open.insert(drift.id(), drift);
         let moment = Moment {

@@ -219,6 +219,7 @@ fn sendable(id: DriftId, drift: &Drift) -> OpenDrift {
     let whole = OpenDrift {
         id,
         drift: drift.clone(),
+        host_package: None,
     };
     if json_length(&whole) <= MAX_DRIFT_BYTES {
         return whole;
@@ -226,7 +227,11 @@ fn sendable(id: DriftId, drift: &Drift) -> OpenDrift {
     let mut drift = whole.drift;
     drift.found = None;
     drift.detail = Some("what was found there is too long to be sent".into());
-    OpenDrift { id, drift }
+    OpenDrift {
+        id,
+        drift,
+        host_package: None,
+    }
 }
 
 /// Coverage whose gaps fit into every report; the count still says how many there are.

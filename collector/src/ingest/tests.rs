@@ -144,6 +144,7 @@ fn opening(sequence: u64, generation: u64, drifts: std::ops::Range<usize>) -> Re
         .map(|drift| OpenDrift {
             id: drift.id(),
             drift,
+            host_package: None,
         })
         .collect();
     Report {
@@ -212,6 +213,7 @@ async fn whole_drifts_are_kept_of_the_gravest_and_the_count_goes_on() {
             next.opened[999] = OpenDrift {
                 id: grave.id(),
                 drift: grave.clone(),
+                host_package: None,
             };
         }
         bench.send(next).await.unwrap();

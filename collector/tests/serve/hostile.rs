@@ -223,6 +223,7 @@ async fn a_request_that_asks_for_another_name_gets_its_own() {
         token: world.token(None).await.secret,
         csr: asked.serialize_request(&key).unwrap().pem().unwrap(),
         cloud_id: None,
+        fleet: None,
         image: Some(image()),
         boot_id: String::new(),
     };

@@ -155,6 +155,7 @@ impl Remote {
             token: token.secret.clone(),
             csr: csr(key),
             cloud_id: cloud_id.map(ToOwned::to_owned),
+            fleet: None,
             image: Some(image()),
             boot_id: "boot".into(),
         };
@@ -358,5 +359,6 @@ pub(crate) fn drift(number: usize) -> OpenDrift {
     OpenDrift {
         id: drift.id(),
         drift,
+        host_package: None,
     }
 }

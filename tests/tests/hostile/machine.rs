@@ -83,6 +83,7 @@ impl Machine {
             .map(|drift| OpenDrift {
                 id: drift.id(),
                 drift: drift.clone(),
+                host_package: None,
             })
             .collect();
         opened.sort_by_key(|open| open.id);
@@ -180,6 +181,7 @@ pub(crate) fn enrolment(
         token: secret.to_owned(),
         csr: forge::request(key)?,
         cloud_id: cloud_id.map(str::to_owned),
+        fleet: None,
         image,
         boot_id: "a-boot".to_owned(),
     })
