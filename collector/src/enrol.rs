@@ -16,6 +16,7 @@ use crate::api::ApiError;
 use crate::ingest::takes_part;
 use crate::instance::{Instance, Standing};
 use crate::ledger;
+use crate::policy::checked::{MAX_NAME_BYTES, is_name};
 use crate::rate::Rate;
 use crate::store::instances::{self, Enrolled};
 use crate::store::tokens::{self, Token};
@@ -29,6 +30,8 @@ pub struct Asked {
     pub key: [u8; 32],
     /// The cloud id that the agent claims.
     pub cloud_id: Option<String>,
+    /// The fleet that the agent is configured for.
+    pub fleet: Option<String>,
     /// The image that it claims.
     pub image: Option<ImageRef>,
     /// Its boot.
@@ -86,6 +89,10 @@ pub fn enrol(tx: &Transaction<'_>, asked: &Asked) -> rusqlite::Result<Result<Gra
         );
         return refuse(tx, asked, None, refused, None).map(Err);
     };
+    // Before everything else: an answer that was lost is not given again to whoever is configured for another fleet.
+    if let Err(refused) = fleet_fits(&token, asked) {
+        return refuse(tx, asked, Some(&token), refused, None).map(Err);
+    }
     if let Some(instance) = instances::by_token_and_key(tx, &token.id, &asked.key)? {
         return Ok(takes_part(&instance).map(|()| Granted {
             id: instance.id,
@@ -165,10 +172,18 @@ pub fn check_limits(request: &EnrolRequest) -> Result<(), ApiError> {
             ));
         }
     }
-    match request.cloud_id.as_deref() {
-        Some("") => Err(ApiError::bad_request(
+    if request.cloud_id.as_deref() == Some("") {
+        return Err(ApiError::bad_request(
             "bad-request",
             "`cloud_id` is empty: leave it out",
+        ));
+    }
+    match request.fleet.as_deref() {
+        Some(fleet) if !is_name(fleet) => Err(ApiError::bad_request(
+            "bad-request",
+            format!(
+                "`fleet` is no fleet's name: 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` and `.`"
+            ),
         )),
         _ => Ok(()),
     }
@@ -239,6 +254,21 @@ fn record_renewal(
     ledger::append(tx, renewal.now_ms, &entry).map(drop)
 }
 
+/// Nothing is moved: the token decides the fleet, and who was configured for another one must not get lost in it.
+fn fleet_fits(token: &Token, asked: &Asked) -> Result<(), ApiError> {
+    match &asked.fleet {
+        Some(fleet) if *fleet != token.fleet => Err(ApiError::forbidden(
+            "token-for-other-fleet",
+            format!(
+                "this join token is for fleet {}, and the instance is configured for fleet {fleet}: \
+                 hand it a token of its fleet, or correct `fleet`",
+                token.fleet
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn token_admits(token: &Token, asked: &Asked) -> Result<(), ApiError> {
     if asked.now_ms >= token.expires_at_ms {
         return Err(ApiError::forbidden(
@@ -302,6 +332,7 @@ fn refuse(
                 "code": refused.refusal.code,
                 "token": token.map(|token| &token.id),
                 "cloud_id": asked.cloud_id.as_ref().or(token.and_then(|token| token.cloud_id.as_ref())),
+                "fleet": asked.fleet,
                 "boot_id": asked.boot_id,
             }),
             actor: "unenrolled".to_owned(),

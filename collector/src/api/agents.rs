@@ -71,7 +71,7 @@ async fn no_such_route() -> impl IntoResponse {
 /// Enrols an instance: a join token and a key become an id and a certificate.
 #[utoipa::path(post, path = "/v1/enroll", tag = "agents", request_body = described::EnrolRequest,
     responses((status = 200, body = described::Identity), (status = 400, description = "Not a request"),
-        (status = 403, description = "The token does not admit"), (status = 409, description = "Somebody else is this instance")))]
+        (status = 403, description = "The token does not admit, or is for another fleet"), (status = 409, description = "Somebody else is this instance")))]
 async fn enroll(State(app): State<Arc<App>>, body: Body) -> Result<Json<Identity>, ApiError> {
     let (request, _) = read::<EnrolRequest>(body, EnrolRequest::MAX_BYTES).await?;
     enrol::check_limits(&request)?;
@@ -81,6 +81,7 @@ async fn enroll(State(app): State<Arc<App>>, body: Body) -> Result<Json<Identity
         token: blake3::hash(request.token.as_bytes()),
         key: *key.digest().as_bytes(),
         cloud_id: request.cloud_id,
+        fleet: request.fleet,
         image: request.image,
         boot_id: request.boot_id,
         id: new_id()?,

@@ -209,6 +209,65 @@ async fn a_token_for_one_cloud_id_is_for_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_of_another_fleet_than_its_token_is_refused_and_nothing_is_stored() {
+    let world = World::start().await;
+    let key = KeyPair::generate().unwrap();
+    let token = world.token(None).await;
+    let ask = async |fleet: Value| {
+        let request = json!({
+            "token": token.secret, "csr": csr(&key), "fleet": fleet, "boot_id": "boot",
+        });
+        let sent = world
+            .anonymous()
+            .post(world.agents("/v1/enroll"))
+            .json(&request)
+            .send()
+            .await
+            .unwrap();
+        let status = sent.status();
+        (status.as_u16(), sent.json::<Value>().await.unwrap())
+    };
+    let (status, refusal) = ask(json!("db")).await;
+    assert_eq!(
+        (status, refusal["code"].as_str()),
+        (403, Some("token-for-other-fleet"))
+    );
+    let message = refusal["message"].as_str().unwrap();
+    assert!(
+        message.contains("fleet web") && message.contains("fleet db"),
+        "{message}"
+    );
+    for hostile in ["", "we b", "\u{1b}[2J", "../web", &"w".repeat(65)] {
+        let (status, refusal) = ask(json!(hostile)).await;
+        assert_eq!(
+            (status, refusal["code"].as_str()),
+            (400, Some("bad-request")),
+            "{hostile}"
+        );
+    }
+    assert_eq!(world.get("/v1/instances").await["instances"], json!([]));
+    assert_eq!(world.get("/v1/tokens").await[0]["uses"], 0);
+    let ledger = world.get("/v1/ledger").await;
+    let refused: Vec<_> = ledger
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["kind"] == "enrolment-refused")
+        .collect();
+    assert_eq!(refused.len(), 1, "what makes no sense is not recorded");
+    assert_eq!(refused[0]["fleet"], "web");
+    assert_eq!(refused[0]["detail"]["fleet"], "db");
+    // The right fleet is let in, and an answer that was lost is given again to it alone.
+    assert_eq!(ask(json!("web")).await.0, 200);
+    assert_eq!(ask(Value::Null).await.0, 200);
+    assert_eq!(
+        ask(json!("db")).await.1["code"].as_str(),
+        Some("token-for-other-fleet")
+    );
+    world.collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_asks_for_another_name_gets_its_own() {
     let world = World::start().await;
     let victim = world.agent("vm-1").await;

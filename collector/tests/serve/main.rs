@@ -400,7 +400,16 @@ async fn what_agents_say_and_hear_is_what_their_document_says() {
         .await
         .unwrap();
     assert_eq!(document, served, "both ports serve one document");
+    let request = drift::enrolment::EnrolRequest {
+        token: "secret".into(),
+        csr: world::csr(&agent.key),
+        cloud_id: Some("vm-1".into()),
+        fleet: Some("web".into()),
+        image: Some(world::image()),
+        boot_id: "boot".into(),
+    };
     for (schema, message) in [
+        ("EnrolRequest", json!(request)),
         ("Report", json!(report)),
         ("Verdict", json!(verdict)),
         ("Identity", json!(agent.identity)),

@@ -32,6 +32,9 @@ pub(super) struct EnrolRequest {
     csr: String,
     /// The cloud's id of the machine: a claim, unless the token was made for it.
     cloud_id: Option<String>,
+    /// The fleet that the agent is configured for; a token of another fleet is refused.
+    #[schema(max_length = 64)]
+    fleet: Option<String>,
     image: Option<Image>,
     /// The kernel's id of this boot.
     #[schema(required = false)]
