@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 10
 SOAK_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test unit-docs fuzz lint bench soak
+.PHONY: help setup build packages demo test unit-docs fuzz lint bench soak
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ setup: ## install what builds, tests and the demo need (Debian, Ubuntu)
 
 build: ## both programs, as the tests and the demo use them
 	$(CARGO) build --locked -p driftmark-agent -p driftmark-collector
+
+packages: ## what is shipped, in target/packages
+	@packaging/setup
+	packaging/build
 
 demo: ## a real fleet, an intrusion, a replacement (root; KEEP=1 leaves it running)
 	@if [ "$$(id -u)" != 0 ]; then \
@@ -46,6 +50,7 @@ test: ## everything that continuous integration runs
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory packages
 	@$(MAKE) --no-print-directory unit-docs
 	@$(MAKE) --no-print-directory fuzz
 	@if $(CARGO) nextest --version >/dev/null 2>&1; \

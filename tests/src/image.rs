@@ -27,8 +27,8 @@ const IMAGES_KEPT: usize = 6;
 /// The agent's half of the tree that `systemd/` lays out.
 const AGENT_FILES: [&str; 3] = [
     "usr/lib/systemd/system/driftmark-agent.service",
-    "usr/lib/systemd/system-preset/80-driftmark.preset",
-    "usr/lib/tmpfiles.d/driftmark.conf",
+    "usr/lib/systemd/system-preset/80-driftmark-agent.preset",
+    "usr/lib/tmpfiles.d/driftmark-agent.conf",
 ];
 /// Where the manifest lies in an image.
 const HOME: &str = "usr/lib/driftmark";

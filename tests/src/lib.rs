@@ -4,8 +4,9 @@
 //! In the order in which a story uses them: a [`sandbox`] is the private machine, an [`image`] is what boots in it,
 //! a [`lab`] is the sandbox with a network and its [`instance`]s, an [`intrusion`] is what goes wrong there.
 //! A [`collector`] judges, and a [`cloud`] replaces; all of them together are a [`fleet`].
-//! [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look at. A [`tree`] is a small file
-//! system tree with an agent that watches it, a [`sender`] is an instance that is nothing but its reports.
+//! [`packages`] are what is shipped, [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look
+//! at. A [`tree`] is a small file system tree with an agent that watches it, a [`sender`] is an instance that is nothing
+//! but its reports.
 #![forbid(unsafe_code)]
 
 pub mod apt;
@@ -17,6 +18,7 @@ pub mod instance;
 pub mod intrusion;
 pub mod lab;
 pub mod loopfs;
+pub mod packages;
 pub mod patience;
 pub mod process;
 pub mod sandbox;
