@@ -12,13 +12,14 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::bake::{self, BakeArguments, Baked};
 use crate::baseline::{Baseline, BaselinePaths};
 use crate::check::{self, CheckArguments, Style};
+use crate::config::{self, Config, Surroundings};
 use crate::diff::{self, DiffArguments};
 use crate::enrol::{self, EnrollArguments};
 use crate::inspect::{self, InspectArguments};
 use crate::interrupt;
 use crate::keygen;
 use crate::sign::{self, SignArguments};
-use crate::{config, run as daemon, status};
+use crate::{run as daemon, status};
 
 use exit::Exit;
 use progress::Bar;
@@ -55,24 +56,54 @@ enum Command {
     Inspect(InspectArguments),
     Diff(DiffArguments),
     /// Enrol this instance with a collector: make its key and get its certificate.
-    #[command(visible_alias = "enrol")]
+    ///
+    /// The daemon enrols by itself as soon as it finds a join token; this is for doing it by hand. What no flag says, the
+    /// configuration says.
+    #[command(
+        visible_alias = "enrol",
+        after_help = "\
+Examples:
+  driftmark-agent enroll --token-file join-token
+  driftmark-agent enroll --token-file join-token --fleet web --cloud-id i-0abc123"
+    )]
     Enroll(EnrollFlags),
     /// Run as the daemon: verify at start and from then on, and report to the collector.
+    #[command(after_help = "\
+Examples:
+  driftmark-agent run                        # as the unit driftmark-agent.service does
+  driftmark-agent run --config agent.toml    # by this file alone: no drop-ins, kernel command line or credential
+
+It ends with 78 where the configuration is refused: `driftmark-agent check-config` says why.")]
     Run {
-        /// Read this configuration alone [default: agent.d below /usr/lib, /run and /etc/driftmark].
+        /// Read this configuration alone [default: what `check-config --help` lists].
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Ask the running agent how it is.
+    #[command(after_help = "\
+Examples:
+  driftmark-agent status
+  driftmark-agent status --json | jq .open_drifts")]
     Status {
         /// One JSON object.
         #[arg(long)]
         json: bool,
-        /// The agent's socket.
-        #[arg(long, value_name = "PATH", default_value = "/run/driftmark/agent.sock")]
-        socket: PathBuf,
+        /// The agent's socket [default: as configured, /run/driftmark/agent.sock].
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
     },
-    /// Check a configuration, and say what is wrong with it.
+    /// Check a configuration: say what is in force and who says so, or what is wrong.
+    #[command(after_help = "\
+Without FILE, as `run` does, each laid over the one before:
+  /usr/lib/driftmark/agent.d/*.toml    the image's; a file in a later directory masks one of the
+  /run/driftmark/agent.d/*.toml        same name, and those that remain are laid over each other
+  /etc/driftmark/agent.d/*.toml        in the order of their names
+  the kernel command line              driftmark.collector=URL, driftmark.fleet=NAME
+  the credential driftmark.config
+
+Examples:
+  driftmark-agent check-config
+  driftmark-agent check-config agent.toml")]
     CheckConfig {
         /// The file [default: the same files as `run` reads].
         #[arg(value_name = "FILE")]
@@ -90,15 +121,21 @@ struct EnrollFlags {
     /// The collector's address for agents [default: the one in the join token].
     #[arg(long, value_name = "URL")]
     collector: Option<String>,
-    /// The file with the join token (`driftmark-collector token create` makes one).
+    /// The file with the join token, which `driftmark-collector token create` makes [default: as configured].
     #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
-    /// The cloud's id of this machine.
+    token_file: Option<PathBuf>,
+    /// The fleet that this instance is for: a token of another one is refused [default: the token's].
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
+    /// The cloud's id of this machine [default: as configured].
     #[arg(long, value_name = "ID")]
     cloud_id: Option<String>,
-    /// Where the identity is kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/driftmark")]
-    state: PathBuf,
+    /// Where the identity is kept [default: as configured, $STATE_DIRECTORY, /var/lib/driftmark].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Read this configuration alone [default: what `check-config --help` lists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Parses the command line, runs the command, and gives its exit code.
@@ -116,9 +153,9 @@ pub fn run() -> ExitCode {
         Command::Diff(arguments) => diff::diff(&arguments, &mut standard_output())
             .map(|count| ExitCode::from(u8::from(count > 0)))
             .map_err(Exit::from),
-        Command::Enroll(flags) => run_enroll(flags),
+        Command::Enroll(flags) => return enroll(flags),
         Command::Run { config } => return daemon::run(config.as_deref()),
-        Command::Status { json, socket } => return status::show(json, &socket),
+        Command::Status { json, socket } => return status::show(json, socket),
         Command::CheckConfig { file } => return config::check(file.as_deref()),
         Command::Completions { shell } => {
             clap_complete::generate(
@@ -259,14 +296,33 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     Ok(ExitCode::from(checked.outcome().exit_code()))
 }
 
-fn run_enroll(flags: EnrollFlags) -> Result<ExitCode, Exit> {
-    let baseline = Baseline::open(&BaselinePaths::default()).ok();
+fn enroll(flags: EnrollFlags) -> ExitCode {
+    match config::load(flags.config.as_deref(), &Surroundings::of_the_daemon()) {
+        Ok(config) => run_enroll(flags, config).unwrap_or_else(Exit::report),
+        Err(error) => config::refuse(&error),
+    }
+}
+
+fn run_enroll(flags: EnrollFlags, config: Config) -> Result<ExitCode, Exit> {
+    let baseline = Baseline::open(&BaselinePaths {
+        manifest: config.image.manifest,
+        signature: config.image.signature,
+        trust: config.image.trust,
+    });
+    let baseline = baseline.ok();
+    let configured = enrol::first_there(&config.token_files)
+        .or(config.token_files.first().map(PathBuf::as_path));
+    let cloud_id = || enrol::first_there(&config.cloud_id_files).and_then(enrol::read_cloud_id);
     let enrolled = enrol::enroll(&EnrollArguments {
-        collector: flags.collector,
-        ca_file: None,
-        token_file: flags.token_file,
-        state_directory: flags.state,
-        cloud_id: flags.cloud_id,
+        collector: flags.collector.or(config.collector_url),
+        ca_file: config.ca_file,
+        fleet: flags.fleet.or(config.fleet),
+        token_file: flags
+            .token_file
+            .or(configured.map(PathBuf::from))
+            .unwrap_or_default(),
+        state_directory: flags.state.unwrap_or(config.state_directory),
+        cloud_id: flags.cloud_id.or_else(cloud_id),
         image: baseline.as_ref().map(Baseline::image),
         build_time: baseline.as_ref().and_then(Baseline::build_time),
     })?;

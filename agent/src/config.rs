@@ -1,9 +1,14 @@
 //! Receives configuration files and the surroundings; hands on a checked [`Config`], or a refusal that says what to do.
 //!
-//! Three stages: as written ([`Written`], one file, typed and strict), merged (drop-ins, later directories before
-//! earlier ones), checked ([`Config`], every value there and sensible). An agent without any configuration runs.
+//! Three stages: as written ([`Written`], one file, typed and strict), merged ([`Merged`]), checked ([`Config`], every
+//! value there and sensible). An agent without any configuration runs.
+//!
+//! The weakest first: the image's drop-ins, those of `/run`, those of `/etc`, the kernel command line, the credential
+//! `driftmark.config`. What was made for this one machine holds over what was made for all of them, and of that what
+//! only its own service manager can hand over comes last.
 
 mod checked;
+mod command_line;
 mod interval;
 mod merged;
 mod written;
@@ -15,7 +20,7 @@ use std::process::ExitCode;
 use crate::log::Chain;
 
 pub use checked::{Config, Image, ProbeMode, Schedule};
-pub use merged::{DIRECTORIES, merge_directories, read_file};
+pub use merged::{CREDENTIAL, DIRECTORIES, Merged, merge_directories, read_file};
 pub use written::{Level, Listen, Written};
 
 /// `EX_CONFIG` of `sysexits.h`: the configuration is refused.
@@ -30,7 +35,20 @@ pub struct Surroundings {
     pub credentials_directory: Option<PathBuf>,
 }
 
+/// The credentials of the agent's unit, for commands beside it: where systemd puts them while it runs.
+const UNIT_CREDENTIALS: &str = "/run/credentials/driftmark-agent.service";
+
 impl Surroundings {
+    /// Those of the daemon, for a command that runs beside it: what it sees is what the daemon sees.
+    pub fn of_the_daemon() -> Self {
+        let mut own = Self::of_process();
+        let credentials = Path::new(UNIT_CREDENTIALS);
+        if own.credentials_directory.is_none() && credentials.is_dir() {
+            own.credentials_directory = Some(credentials.to_owned());
+        }
+        own
+    }
+
     /// Those of this process.
     pub fn of_process() -> Self {
         let path = |name| {
@@ -45,23 +63,41 @@ impl Surroundings {
     }
 }
 
-/// Loads `file` alone, or, without one, the drop-ins of [`DIRECTORIES`].
+/// Loads `file` alone, or, without one, everything that says something.
 ///
 /// # Errors
 /// [`ConfigError`]: what is wrong, where, and what to do about it.
-pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    let written = match file {
-        Some(file) => read_file(file)?,
-        None => merge_directories(DIRECTORIES.iter().map(Path::new))?,
-    };
-    Config::check(written, &Surroundings::of_process())
+pub fn load(file: Option<&Path>, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+    Config::check(merge(file, surroundings)?.written, surroundings)
 }
 
-/// `check-config`: prints what is in force and ends 0, or says what is wrong and ends [`EXIT_CONFIG`].
+fn merge(file: Option<&Path>, surroundings: &Surroundings) -> Result<Merged, ConfigError> {
+    if let Some(file) = file {
+        return Merged::default().overlaid_by_file(file);
+    }
+    let merged = merge_directories(DIRECTORIES.iter().map(Path::new))?;
+    let said = command_line::understand(&command_line::words()?)?;
+    let merged = merged.overlaid(said, command_line::SOURCE);
+    match &surroundings.credentials_directory {
+        Some(credentials) if credentials.join(CREDENTIAL).exists() => {
+            merged.overlaid_by_file(&credentials.join(CREDENTIAL))
+        }
+        _ => Ok(merged),
+    }
+}
+
+/// `check-config`: prints what is in force and who says so and ends 0, or says what is wrong and ends [`EXIT_CONFIG`].
 pub fn check(file: Option<&Path>) -> ExitCode {
-    match load(file) {
-        Ok(config) => {
-            print!("{config}");
+    let surroundings = Surroundings::of_the_daemon();
+    let checked = merge(file, &surroundings).and_then(|Merged { written, origins }| {
+        Ok((Config::check(written, &surroundings)?, origins))
+    });
+    match checked {
+        Ok((config, origins)) => {
+            for (key, value) in config.rows() {
+                let origin = origins.get(key).map_or("default", String::as_str);
+                println!("{key} = {value}  # {origin}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => refuse(&error),
@@ -107,6 +143,21 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A word of the kernel command line that cannot be.
+    #[error("`{word}` on the kernel command line {problem}")]
+    CommandLine {
+        /// The word, without its value.
+        word: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A join token where everyone can read it.
+    #[error(
+        "`driftmark.token` on the kernel command line: everyone can read it there, so revoke that token, and hand a new \
+         one over as the system credential `driftmark.token` or in {}",
+        checked::TOKEN_FILE
+    )]
+    SecretOnCommandLine,
     /// A value that cannot be.
     #[error("configuration key `{key}`: {problem}")]
     Value {
@@ -135,12 +186,13 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let written =
             merge_directories([empty.path(), Path::new("/nonexistent/agent.d")].into_iter())
-                .unwrap();
+                .unwrap()
+                .written;
         let config = Config::check(written, &surroundings()).unwrap();
         assert_eq!(config.state_directory, Path::new("/var/lib/driftmark"));
         assert_eq!(
-            config.token_file.as_deref(),
-            Some(Path::new("/run/credentials/x/driftmark.token"))
+            config.token_files,
+            ["/run/credentials/x/driftmark.token", "/run/driftmark/token"].map(PathBuf::from)
         );
         assert_eq!(config.probe_mode, ProbeMode::Collector);
     }
@@ -161,8 +213,12 @@ mod tests {
         std::fs::write(etc.join("20-b.toml"), "log = \"warn\"\n").unwrap();
         std::fs::write(etc.join("30-c.toml"), "[scan]\nfull-interval = \"2h\"\n").unwrap();
         std::fs::write(etc.join("ignored.txt"), "not toml").unwrap();
-        let written = merge_directories([usr.as_path(), etc.as_path()].into_iter()).unwrap();
-        let config = Config::check(written, &surroundings()).unwrap();
+        let merged = merge_directories([usr.as_path(), etc.as_path()].into_iter()).unwrap();
+        let says = |key: &str| merged.origins.get(key).map(Path::new);
+        assert_eq!(says("scan.full-interval"), Some(&*etc.join("30-c.toml")));
+        assert_eq!(says("scan.threads"), Some(&*usr.join("10-a.toml")));
+        assert_eq!(says("scan.quick-interval"), None);
+        let config = Config::check(merged.written, &surroundings()).unwrap();
         assert_eq!(config.schedule.full.as_secs(), 7200, "etc comes after usr");
         assert_eq!(
             config.schedule.quick.as_secs(),
@@ -170,6 +226,30 @@ mod tests {
             "the masked file does not count"
         );
         assert_eq!((config.threads, config.log), (Some(3), Level::Warn));
+    }
+
+    #[test]
+    fn the_credential_is_laid_over_everything_else() {
+        let credentials = tempfile::tempdir().unwrap();
+        std::fs::write(
+            credentials.path().join(CREDENTIAL),
+            "[enroll]\nfleet = \"web\"\n",
+        )
+        .unwrap();
+        let surroundings = Surroundings {
+            credentials_directory: Some(credentials.path().to_owned()),
+            ..Surroundings::default()
+        };
+        let merged = merge(None, &surroundings).unwrap();
+        let origin = &merged.origins["enroll.fleet"];
+        assert!(origin.ends_with("driftmark.config"), "{origin}");
+        let config = Config::check(merged.written, &surroundings).unwrap();
+        assert_eq!(config.fleet.as_deref(), Some("web"));
+        std::fs::write(credentials.path().join(CREDENTIAL), "fleet = \"web\"\n").unwrap();
+        assert!(
+            merge(None, &surroundings).is_err(),
+            "a wrong one is refused"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::client::trust::Trust;
 use crate::client::{Client, ClientError, Remedy};
 use crate::clock::{Now, TlsClock};
 use crate::identity::{Enrolled, IdentityError, KeyError, Store, certificates_of};
+use crate::log::peer_words;
 use crate::state_files::{self, StateError};
 
 /// What `enroll` is told.
@@ -24,6 +25,8 @@ pub struct EnrollArguments {
     pub collector: Option<String>,
     /// CA certificates to trust, PEM, instead of the join token's digest.
     pub ca_file: Option<PathBuf>,
+    /// The fleet that this instance is for, where that is not left to the token.
+    pub fleet: Option<String>,
     /// The join token.
     pub token_file: PathBuf,
     /// Where the identity is kept.
@@ -114,7 +117,7 @@ impl Applicant {
             token: token.secret,
             csr: store.key()?.request()?,
             cloud_id,
-            fleet: None,
+            fleet: arguments.fleet.clone(),
             image: arguments.image.clone(),
             boot_id: crate::run::boot_id(),
         };
@@ -141,10 +144,29 @@ impl Applicant {
                 },
                 error => EnrolError::Client(error),
             })?;
+        if let Some(wanted) = self
+            .request
+            .fleet
+            .as_ref()
+            .filter(|&wanted| *wanted != identity.fleet)
+        {
+            return Err(EnrolError::OtherFleet {
+                wanted: wanted.clone(),
+                given: peer_words(&identity.fleet),
+            });
+        }
         Ok(self
             .store
             .save(&identity, self.client.url(), Now::read().clock_seconds())?)
     }
+}
+
+/// The first of these files that is there.
+pub fn first_there(files: &[PathBuf]) -> Option<&Path> {
+    files
+        .iter()
+        .map(PathBuf::as_path)
+        .find(|file| file.exists())
 }
 
 /// The first line of a file that holds the cloud's id of this machine; none where there is none.
@@ -201,6 +223,16 @@ pub enum EnrolError {
     Address {
         /// What was given.
         url: String,
+    },
+    /// The collector gave an identity of another fleet, which is not kept.
+    #[error(
+        "this instance is for fleet {wanted}, and the join token is for {given}: hand over a token of the right fleet, or correct `enroll.fleet`"
+    )]
+    OtherFleet {
+        /// The fleet that was asked for.
+        wanted: String,
+        /// The fleet of the answer.
+        given: String,
     },
     /// Longer than a cloud id is.
     #[error("a cloud id has at most {} bytes", EnrolRequest::MAX_CLOUD_ID_BYTES)]

@@ -12,6 +12,11 @@ use crate::baseline::{BaselineError, ManifestFile, open_unverified};
 
 /// Show what a manifest says. Its signature is not checked: `check` does that.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  driftmark-agent inspect /usr/lib/driftmark/image.manifest                  # what it is, and its rules
+  driftmark-agent inspect /usr/lib/driftmark/image.manifest /usr/bin/sudo    # what the image has there
+  driftmark-agent inspect --json image.manifest | jq -r .path")]
 pub struct InspectArguments {
     /// The manifest.
     #[arg(value_name = "MANIFEST")]

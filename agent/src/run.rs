@@ -7,13 +7,15 @@
 //! - [`link`]: the collector: who we are to it, and when to try again.
 //! - [`scanner`]: the thread that scans.
 //! - [`first_boot`]: when what may change once may no longer change.
-//! - [`watch`]: notices that identity files were replaced.
+//! - [`waiting`]: where an agent that is not enrolled waits for its token and its configuration.
+//! - [`watch`]: notices that files in a directory were replaced.
 
 mod backoff;
 mod daemon;
 mod first_boot;
 mod link;
 mod scanner;
+mod waiting;
 mod watch;
 
 use std::fs::File;
@@ -25,7 +27,7 @@ use drift::report::RunId;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::fs::FlockOperation;
 
-use crate::config::{self, EXIT_CONFIG};
+use crate::config::{self, Config, EXIT_CONFIG};
 use crate::identity::{IdentityError, KeyError};
 use crate::log::{self, Chain};
 use crate::state_files::{self, StateError};
@@ -40,7 +42,12 @@ const EXIT_LATER: u8 = 75;
 
 /// `run`: the daemon. Ends 0 when it was told to stop.
 pub fn run(file: Option<&Path>) -> ExitCode {
-    let config = match config::load(file) {
+    let surroundings = config::Surroundings::of_process();
+    let sources = Sources {
+        file,
+        surroundings: &surroundings,
+    };
+    let mut config = match sources.load() {
         Ok(config) => config,
         Err(error) => return config::refuse(&error),
     };
@@ -50,7 +57,14 @@ pub fn run(file: Option<&Path>) -> ExitCode {
         .build()
         .map_err(RunError::Runtime)
         .and_then(|runtime| {
-            let outcome = runtime.block_on(daemon::run(config));
+            let outcome = runtime.block_on(async {
+                loop {
+                    match daemon::run(config, sources).await? {
+                        Ended::Told => return Ok(()),
+                        Ended::Reconfigured(other) => config = *other,
+                    }
+                }
+            });
             // A name that is still being looked up keeps nobody from ending.
             runtime.shutdown_background();
             outcome
@@ -62,6 +76,27 @@ pub fn run(file: Option<&Path>) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Where the configuration comes from: it is looked at again until the instance is enrolled.
+#[derive(Debug, Clone, Copy)]
+struct Sources<'a> {
+    file: Option<&'a Path>,
+    surroundings: &'a config::Surroundings,
+}
+
+impl Sources<'_> {
+    fn load(self) -> Result<Config, config::ConfigError> {
+        config::load(self.file, self.surroundings)
+    }
+}
+
+/// Why the daemon's loop ended without an error.
+enum Ended {
+    /// It was told to.
+    Told,
+    /// Another configuration appeared before the instance was enrolled: everything begins again with it.
+    Reconfigured(Box<Config>),
 }
 
 /// Why the daemon ends by itself.

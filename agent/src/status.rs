@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::{self, Surroundings};
 use crate::log::Chain;
 
 /// Where the daemon answers, unless the configuration says otherwise.
@@ -45,6 +46,9 @@ pub struct Status {
     pub collector_heard_seconds_ago: Option<u64>,
     /// What went wrong with the collector last, if it does not answer now.
     pub collector_trouble: Option<String>,
+    /// Where a join token is waited for, if the instance is not enrolled for want of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for_token: Option<String>,
     /// Reports that wait for the collector.
     pub waiting_reports: u64,
     /// Bytes of disk that they use.
@@ -157,8 +161,18 @@ pub fn ask(socket: &Path) -> Result<Status, StatusError> {
     serde_json::from_str(&text).map_err(|error| failed("understand", error.into()))
 }
 
-/// `status`: prints how the agent is, for people or as one line of JSON.
-pub fn show(json: bool, socket: &Path) -> ExitCode {
+/// `status`: prints how the agent at `socket` is, or where the configuration has its socket, for people or as one line
+/// of JSON.
+pub fn show(json: bool, socket: Option<PathBuf>) -> ExitCode {
+    let configured = || match config::load(None, &Surroundings::of_the_daemon()) {
+        Ok(config) => config.status_socket,
+        Err(error) => {
+            // It may run all the same, by the configuration that it was started with.
+            eprintln!("driftmark-agent: {}", Chain(&error));
+            SOCKET.into()
+        }
+    };
+    let socket = &socket.unwrap_or_else(configured);
     match ask(socket) {
         Ok(status) if json => {
             println!(
@@ -212,10 +226,13 @@ fn for_people(status: &Status) -> String {
     let rows = [
         (
             "instance",
-            status
-                .instance
-                .clone()
-                .unwrap_or_else(|| "not enrolled".into()),
+            match (&status.instance, &status.waiting_for_token) {
+                (Some(instance), _) => instance.clone(),
+                (None, Some(places)) => {
+                    format!("not enrolled: waiting for a join token at {places}")
+                }
+                (None, None) => "not enrolled yet".to_owned(),
+            },
         ),
         ("fleet", status.fleet.clone().unwrap_or_else(none)),
         (

@@ -1,6 +1,5 @@
 //! Receives what the files say; hands on a configuration in which every value is there and can be.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +13,12 @@ pub struct Config {
     pub collector_url: Option<String>,
     /// CA certificates to trust at enrolment, instead of the join token's digest.
     pub ca_file: Option<PathBuf>,
-    /// Where the join token would be.
-    pub token_file: Option<PathBuf>,
-    /// Where the cloud's id of this machine would be.
-    pub cloud_id_file: Option<PathBuf>,
+    /// The fleet that this instance is for, where that is not left to the join token.
+    pub fleet: Option<String>,
+    /// Where the join token would be: the first that is there counts.
+    pub token_files: Vec<PathBuf>,
+    /// Where the cloud's id of this machine would be: the first that is there counts.
+    pub cloud_id_files: Vec<PathBuf>,
     /// What to verify against.
     pub image: Image,
     /// The root of the tree to verify.
@@ -65,6 +66,12 @@ pub struct Schedule {
 /// What makes the health probe unhealthy.
 pub use super::written::Mode as ProbeMode;
 
+/// Where a boot step (cloud-init, say) puts a join token; gone at the next boot.
+pub(super) const TOKEN_FILE: &str = "/run/driftmark/token";
+/// Where it puts the cloud's id of this machine, before the token.
+const CLOUD_ID_FILE: &str = "/run/driftmark/cloud-id";
+/// The longest name of a fleet that a collector has.
+const MAX_FLEET_BYTES: usize = 64;
 /// More often than this is a busy loop.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Rarer than this is never.
@@ -84,19 +91,21 @@ impl Config {
         let enroll = written.enroll.unwrap_or_default();
         let scan = written.scan.unwrap_or_default();
         let probe = written.probe.unwrap_or_default();
-        let credential = |name| {
-            surroundings
+        let places = |written: Option<PathBuf>, credential: &str, file: &str| match written {
+            Some(written) => vec![written],
+            None => surroundings
                 .credentials_directory
-                .as_ref()
-                .map(|at| at.join(name))
+                .iter()
+                .map(|at| at.join(credential))
+                .chain([PathBuf::from(file)])
+                .collect(),
         };
         let config = Config {
             collector_url: collector.url,
             ca_file: collector.ca_file,
-            token_file: enroll.token_file.or_else(|| credential("driftmark.token")),
-            cloud_id_file: enroll
-                .cloud_id_file
-                .or_else(|| credential("driftmark.cloud-id")),
+            fleet: enroll.fleet,
+            token_files: places(enroll.token_file, "driftmark.token", TOKEN_FILE),
+            cloud_id_files: places(enroll.cloud_id_file, "driftmark.cloud-id", CLOUD_ID_FILE),
             image: image(written.image.unwrap_or_default()),
             root: written.root.unwrap_or_else(|| "/".into()),
             schedule: Schedule {
@@ -148,6 +157,21 @@ impl Config {
                 || format!("`{url}` has more than `https://HOST:PORT`"),
             )?;
         }
+        if let Some(fleet) = &self.fleet {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let is_name = fleet.len() <= MAX_FLEET_BYTES
+                && fleet.bytes().all(plain)
+                && fleet
+                    .bytes()
+                    .next()
+                    .is_some_and(|byte| byte.is_ascii_alphanumeric());
+            refuse_unless("enroll.fleet", is_name, || {
+                format!(
+                    "`{}` is not the name of a fleet",
+                    drift::escape(fleet.as_bytes())
+                )
+            })?;
+        }
         for (key, interval) in [
             ("scan.full-interval", self.schedule.full),
             ("scan.quick-interval", self.schedule.quick),
@@ -185,11 +209,12 @@ impl Config {
     }
 
     fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let optional = [
-            ("collector.ca-file", self.ca_file.as_deref()),
-            ("enroll.token-file", self.token_file.as_deref()),
-            ("enroll.cloud-id-file", self.cloud_id_file.as_deref()),
-        ];
+        fn each<'a>(
+            key: &'static str,
+            paths: impl IntoIterator<Item = &'a PathBuf>,
+        ) -> impl Iterator<Item = (&'static str, &'a Path)> {
+            paths.into_iter().map(move |path| (key, path.as_path()))
+        }
         [
             ("image.manifest", self.image.manifest.as_path()),
             ("image.signature", self.image.signature.as_path()),
@@ -198,17 +223,84 @@ impl Config {
             ("status-socket", self.status_socket.as_path()),
         ]
         .into_iter()
-        .chain(
-            optional
-                .into_iter()
-                .filter_map(|(key, path)| path.map(|path| (key, path))),
-        )
-        .chain(
-            self.image
-                .trust
+        .chain(each("collector.ca-file", &self.ca_file))
+        .chain(each("enroll.token-file", &self.token_files))
+        .chain(each("enroll.cloud-id-file", &self.cloud_id_files))
+        .chain(each("image.trust", &self.image.trust))
+    }
+}
+
+impl Config {
+    /// What is in force, for people: every key with its value.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let shown = |paths: &[PathBuf], word: &str| {
+            let shown: Vec<_> = paths
                 .iter()
-                .map(|path| ("image.trust", path.as_path())),
-        )
+                .map(|path| drift::escape(path.as_os_str().as_encoded_bytes()))
+                .collect();
+            shown.join(word)
+        };
+        let one = |path: &Path| drift::escape(path.as_os_str().as_encoded_bytes());
+        let from_token = || "from the join token".to_owned();
+        vec![
+            (
+                "collector.url",
+                self.collector_url.clone().unwrap_or_else(from_token),
+            ),
+            (
+                "collector.ca-file",
+                self.ca_file.as_deref().map_or_else(|| "none".into(), one),
+            ),
+            (
+                "enroll.fleet",
+                self.fleet.clone().unwrap_or_else(from_token),
+            ),
+            ("enroll.token-file", shown(&self.token_files, ", else ")),
+            (
+                "enroll.cloud-id-file",
+                shown(&self.cloud_id_files, ", else "),
+            ),
+            ("image.manifest", one(&self.image.manifest)),
+            ("image.signature", one(&self.image.signature)),
+            ("image.trust", shown(&self.image.trust, ", ")),
+            ("root", one(&self.root)),
+            ("scan.full-interval", format!("{:?}", self.schedule.full)),
+            ("scan.quick-interval", format!("{:?}", self.schedule.quick)),
+            (
+                "scan.threads",
+                self.threads
+                    .map_or("half of the processors".into(), |n| n.to_string()),
+            ),
+            (
+                "scan.first-boot-window",
+                format!("{:?}", self.first_boot_window),
+            ),
+            (
+                "probe.listen",
+                match self.probe_listen {
+                    Listen::Off => "off".into(),
+                    Listen::At(address) => address.to_string(),
+                },
+            ),
+            (
+                "probe.mode",
+                match self.probe_mode {
+                    Mode::Collector => "collector".into(),
+                    Mode::Local => "local".into(),
+                },
+            ),
+            ("spool.max-bytes", self.spool_max_bytes.to_string()),
+            ("state-directory", one(&self.state_directory)),
+            ("status-socket", one(&self.status_socket)),
+            (
+                "log",
+                match self.log {
+                    Level::Error => "error".into(),
+                    Level::Warn => "warn".into(),
+                    Level::Info => "info".into(),
+                },
+            ),
+        ]
     }
 }
 
@@ -242,68 +334,5 @@ fn refuse_unless(
             key,
             problem: problem(),
         })
-    }
-}
-
-/// What is in force, one `key = value` a line.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |path: &Option<PathBuf>| {
-            path.as_ref()
-                .map_or("none".into(), |path| path.display().to_string())
-        };
-        let trust: Vec<_> = self
-            .image
-            .trust
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        writeln!(
-            f,
-            "collector.url = {}",
-            self.collector_url
-                .as_deref()
-                .unwrap_or("from the join token")
-        )?;
-        writeln!(f, "collector.ca-file = {}", shown(&self.ca_file))?;
-        writeln!(f, "enroll.token-file = {}", shown(&self.token_file))?;
-        writeln!(f, "enroll.cloud-id-file = {}", shown(&self.cloud_id_file))?;
-        writeln!(f, "image.manifest = {}", self.image.manifest.display())?;
-        writeln!(f, "image.signature = {}", self.image.signature.display())?;
-        writeln!(f, "image.trust = {}", trust.join(", "))?;
-        writeln!(f, "root = {}", self.root.display())?;
-        writeln!(f, "scan.full-interval = {:?}", self.schedule.full)?;
-        writeln!(f, "scan.quick-interval = {:?}", self.schedule.quick)?;
-        writeln!(
-            f,
-            "scan.threads = {}",
-            self.threads
-                .map_or("half of the processors".into(), |n| n.to_string())
-        )?;
-        writeln!(f, "scan.first-boot-window = {:?}", self.first_boot_window)?;
-        match self.probe_listen {
-            Listen::Off => writeln!(f, "probe.listen = off")?,
-            Listen::At(address) => writeln!(f, "probe.listen = {address}")?,
-        }
-        writeln!(
-            f,
-            "probe.mode = {}",
-            match self.probe_mode {
-                Mode::Collector => "collector",
-                Mode::Local => "local",
-            }
-        )?;
-        writeln!(f, "spool.max-bytes = {}", self.spool_max_bytes)?;
-        writeln!(f, "state-directory = {}", self.state_directory.display())?;
-        writeln!(f, "status-socket = {}", self.status_socket.display())?;
-        writeln!(
-            f,
-            "log = {}",
-            match self.log {
-                Level::Error => "error",
-                Level::Warn => "warn",
-                Level::Info => "info",
-            }
-        )
     }
 }

@@ -1,4 +1,4 @@
-//! Receives directories of drop-ins; hands on one [`Written`] that says what all of them say together.
+//! Receives files; hands on one [`Merged`]: what all of them say together, and which of them says what.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,6 +17,39 @@ pub const DIRECTORIES: [&str; 3] = [
     "/etc/driftmark/agent.d",
 ];
 
+/// The credential that is laid over all drop-ins, in `$CREDENTIALS_DIRECTORY`.
+pub const CREDENTIAL: &str = "driftmark.config";
+
+/// What several sources say together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Merged {
+    /// What holds.
+    pub written: Written,
+    /// Who says so: the source of every key that is written, by `section.key`.
+    pub origins: BTreeMap<String, String>,
+}
+
+impl Merged {
+    /// With `later` laid over it, which comes from `source`.
+    #[must_use]
+    pub fn overlaid(mut self, later: Written, source: &str) -> Self {
+        later.name_keys("", &mut |key| {
+            self.origins.insert(key, source.to_owned());
+        });
+        self.written = self.written.overlaid(later);
+        self
+    }
+
+    /// With the file at `path` laid over it.
+    ///
+    /// # Errors
+    /// The file is refused.
+    pub fn overlaid_by_file(self, path: &Path) -> Result<Self, ConfigError> {
+        let source = drift::escape(path.as_os_str().as_encoded_bytes());
+        Ok(self.overlaid(read_file(path)?, &source))
+    }
+}
+
 /// A configuration is a page or two; more is a mistake or an attack on memory.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// More drop-ins than anyone keeps apart.
@@ -29,7 +62,7 @@ const MAX_FILES: usize = 256;
 /// The first file that is refused.
 pub fn merge_directories<'a>(
     directories: impl Iterator<Item = &'a Path>,
-) -> Result<Written, ConfigError> {
+) -> Result<Merged, ConfigError> {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for directory in directories {
         for path in drop_ins(directory)? {
@@ -38,11 +71,9 @@ pub fn merge_directories<'a>(
             }
         }
     }
-    let mut merged = Written::default();
-    for file in files.values() {
-        merged = merged.overlaid(read_file(file)?);
-    }
-    Ok(merged)
+    files.values().try_fold(Merged::default(), |merged, file| {
+        merged.overlaid_by_file(file)
+    })
 }
 
 /// Reads one file.

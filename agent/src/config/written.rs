@@ -23,6 +23,11 @@ macro_rules! section {
             fn overlaid(self, later: Self) -> Self {
                 $name { $($key: Overlay::overlaid(self.$key, later.$key),)+ }
             }
+
+            fn name_keys(&self, own: &str, named: &mut dyn FnMut(String)) {
+                let lead = if own.is_empty() { String::new() } else { format!("{own}.") };
+                $(self.$key.name_keys(&format!("{lead}{}", stringify!($key).replace('_', "-")), named);)+
+            }
         }
     };
 }
@@ -31,6 +36,8 @@ macro_rules! section {
 pub(super) trait Overlay {
     /// This with `later` laid over it.
     fn overlaid(self, later: Self) -> Self;
+    /// Names every key that says something, as `section.key`; `own` is the name of this one.
+    fn name_keys(&self, own: &str, named: &mut dyn FnMut(String));
 }
 
 impl<T: Replaced> Overlay for Option<T> {
@@ -40,20 +47,34 @@ impl<T: Replaced> Overlay for Option<T> {
             (earlier, later) => later.or(earlier),
         }
     }
+
+    fn name_keys(&self, own: &str, named: &mut dyn FnMut(String)) {
+        if let Some(value) = self {
+            value.name_keys_below(own, named);
+        }
+    }
 }
 
 /// How two values of one key become one.
 pub(super) trait Replaced {
     /// For a plain value: the later. For a section: key by key.
     fn replaced(self, later: Self) -> Self;
+    /// For a plain value: its own name. For a section: those of its keys.
+    fn name_keys_below(&self, own: &str, named: &mut dyn FnMut(String));
 }
 
 macro_rules! plain {
-    ($($type:ty),+) => { $(impl Replaced for $type { fn replaced(self, later: Self) -> Self { later } })+ };
+    ($($type:ty),+) => { $(impl Replaced for $type {
+        fn replaced(self, later: Self) -> Self { later }
+        fn name_keys_below(&self, own: &str, named: &mut dyn FnMut(String)) { named(own.to_owned()) }
+    })+ };
 }
 
 macro_rules! nested {
-    ($($type:ty),+) => { $(impl Replaced for $type { fn replaced(self, later: Self) -> Self { self.overlaid(later) } })+ };
+    ($($type:ty),+) => { $(impl Replaced for $type {
+        fn replaced(self, later: Self) -> Self { self.overlaid(later) }
+        fn name_keys_below(&self, own: &str, named: &mut dyn FnMut(String)) { self.name_keys(own, named) }
+    })+ };
 }
 
 plain!(
@@ -108,9 +129,12 @@ section! {
 section! {
     /// `[enroll]`.
     Enroll {
-        /// `token-file`: the join token. Default `$CREDENTIALS_DIRECTORY/driftmark.token`.
+        /// `fleet`: the fleet that this instance is for; a join token of another one is refused. Default: the token's.
+        fleet: String,
+        /// `token-file`: the join token. Default `$CREDENTIALS_DIRECTORY/driftmark.token`, else `/run/driftmark/token`.
         token_file: PathBuf,
-        /// `cloud-id-file`: the cloud's id of this machine, one line. Default `$CREDENTIALS_DIRECTORY/driftmark.cloud-id`.
+        /// `cloud-id-file`: the cloud's id of this machine, one line. Default `$CREDENTIALS_DIRECTORY/driftmark.cloud-id`,
+        /// else `/run/driftmark/cloud-id`.
         cloud_id_file: PathBuf,
     }
 }

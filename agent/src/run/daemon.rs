@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
-use super::{RunError, begin_run, boot_id, lock};
+use super::waiting::Waiting;
+use super::{Ended, RunError, Sources, begin_run, boot_id, lock};
 use crate::clock::{Now, StepDetector, TlsClock};
 use crate::config::{Config, Listen};
 use crate::identity::{IdentityError, Store};
@@ -31,24 +32,27 @@ const TICK: Duration = Duration::from_secs(1);
 /// Several identity files are replaced in one go; this is how long that takes.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Runs until SIGTERM or SIGINT. SIGHUP loads the identity again; a configuration is read at the start alone.
-pub(super) async fn run(config: Config) -> Result<(), RunError> {
+/// Runs until SIGTERM or SIGINT. SIGHUP loads the identity again. Until the instance is enrolled its configuration is
+/// looked at again and again, and another one ends the loop; from then on it is read at the start alone.
+pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
+    let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
     let (mut daemon, mut said) = Daemon::start(config)?;
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
-    let identity = super::watch::watch(daemon.store.directory());
-    let (_watcher, mut changes) = match identity {
-        Ok((watcher, changes)) => (Some(watcher), changes),
-        Err(error) => {
-            tracing::warn!(error = %Chain(&error), "identity files are not watched");
-            (None, mpsc::channel(1).1)
-        }
-    };
+    let (changed, mut changes) = mpsc::channel(1);
+    let _watcher = super::watch::watch(&[daemon.store.directory().to_owned()], changed)
+        .inspect_err(
+            |error| tracing::warn!(error = %Chain(error), "identity files are not watched"),
+        );
     daemon.supervisor.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %daemon.run, "the agent runs");
+    if daemon.lacks_a_token() {
+        let places = daemon.token_places();
+        tracing::info!(places, "not enrolled: waiting for a join token");
+    }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -60,6 +64,11 @@ pub(super) async fn run(config: Config) -> Result<(), RunError> {
                 tokio::time::sleep(SETTLE).await;
                 daemon.reload();
             }
+            Some(()) = appeared.recv(), if daemon.link.is_none() => {
+                tokio::time::sleep(SETTLE).await;
+                daemon.enrolling.now();
+                waiting.now();
+            }
             Some(question) = questions.recv() => {
                 let _ = question.send(daemon.status());
             }
@@ -67,10 +76,15 @@ pub(super) async fn run(config: Config) -> Result<(), RunError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
+        if let Some(other) = daemon.another_configuration(&mut waiting, sources) {
+            daemon.scanner.interrupt();
+            tracing::info!("the configuration is another one: beginning again");
+            return Ok(Ended::Reconfigured(Box::new(other)));
+        }
         daemon.drive();
     }
     daemon.say_goodbye().await;
-    Ok(())
+    Ok(Ended::Told)
 }
 
 struct Daemon {
@@ -330,6 +344,7 @@ impl Daemon {
                 .heard()
                 .map(|heard| now.uptime.saturating_sub(heard).as_secs()),
             collector_trouble: self.trouble.clone(),
+            waiting_for_token: self.lacks_a_token().then(|| self.token_places()),
             waiting_reports: self.spool.len() as u64,
             spool_bytes: self.spool.bytes(),
             dropped_moments: self.sentinel.dropped_moments(),

@@ -1,24 +1,26 @@
-//! Receives changes in the identity directory; hands on that there were some.
+//! Receives changes in directories; hands on that there were some.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-/// Watches `directory` for as long as the watcher lives. Many changes are one message.
+/// Watches `directories` for as long as the watcher lives. Many changes are one message.
 ///
 /// # Errors
-/// The kernel has no watch left; the certificate is then only reloaded by its own renewal.
+/// The kernel has no watch left, or one of them is not there.
 pub(super) fn watch(
-    directory: &Path,
-) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), notify::Error> {
-    let (sender, receiver) = mpsc::channel(1);
+    directories: &[PathBuf],
+    changed: mpsc::Sender<()>,
+) -> Result<RecommendedWatcher, notify::Error> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading is no change, and notify cannot be told not to say so.
         if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
-            let _ = sender.try_send(());
+            let _ = changed.try_send(());
         }
     })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok((watcher, receiver))
+    for directory in directories {
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
 }

@@ -12,15 +12,15 @@ use drift::finding::DriftKind;
 use drift::report::{ExecutingOrder, Phase, Report, StateUpdate};
 use driftmark_agent::identity::Store;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_driftmark-agent");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_driftmark-agent");
 
 /// An instance: a tree, its image, and the agent's own files.
-struct Instance {
+pub(crate) struct Instance {
     home: tempfile::TempDir,
     probe: SocketAddr,
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
 }
 
@@ -32,7 +32,7 @@ impl Drop for Running {
 }
 
 impl Instance {
-    fn new(token: &str) -> Self {
+    pub(crate) fn new(token: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let probe = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -53,11 +53,11 @@ impl Instance {
         instance
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    fn bake(&self) {
+    pub(crate) fn bake(&self) {
         let home = self.home.path();
         agent(home, &["keygen", "--output", "keys"]);
         let key = ["--key", "keys/driftmark.key"];
@@ -83,7 +83,7 @@ impl Instance {
         );
     }
 
-    fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         self.start_with(&[])
     }
 
@@ -108,7 +108,29 @@ impl Instance {
         }
     }
 
-    fn status(&self) -> serde_json::Value {
+    /// The status, if the agent answers yet.
+    pub(crate) fn try_status(&self) -> Option<serde_json::Value> {
+        let mut command = Command::new(AGENT);
+        command
+            .args(["status", "--json", "--socket"])
+            .arg(self.path("agent.sock"));
+        serde_json::from_slice(&command.output().unwrap().stdout).ok()
+    }
+
+    /// The status as people see it.
+    pub(crate) fn shown_status(&self) -> String {
+        let mut command = Command::new(AGENT);
+        command
+            .args(["status", "--socket"])
+            .arg(self.path("agent.sock"));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
         let socket = self.path("agent.sock");
         let output = Command::new(AGENT)
             .args(["status", "--json", "--socket"])
@@ -140,7 +162,7 @@ impl Instance {
 
 impl Running {
     /// SIGTERM, and the exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal(nix::sys::signal::Signal::SIGTERM);
         self.child.wait().unwrap().code()
     }

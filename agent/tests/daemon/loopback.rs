@@ -134,14 +134,19 @@ impl Loopback {
 
     /// Waits until `found` finds something.
     pub(crate) fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&World) -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(found) = found(&self.world.lock().unwrap()) {
-                return found;
-            }
-            assert!(Instant::now() < end, "waited for {what}");
-            pause();
+        eventually(what, || found(&self.world.lock().unwrap()))
+    }
+}
+
+/// What `found` finds, once it does.
+pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = found() {
+            return found;
         }
+        assert!(Instant::now() < end, "waited for {what}");
+        pause();
     }
 }
 

@@ -9,3 +9,4 @@
 mod enrolment;
 mod life;
 mod loopback;
+mod waiting;

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use drift::report::Verdict;
 
-use super::super::RunError;
 use super::super::link::Link;
+use super::super::waiting::Waiting;
+use super::super::{RunError, Sources};
 use super::Daemon;
 use crate::client::{ClientError, Remedy};
 use crate::clock::Now;
-use crate::enrol::{Applicant, EnrolError, EnrollArguments, read_cloud_id};
+use crate::config::Config;
+use crate::enrol::{Applicant, EnrolError, EnrollArguments, first_there, read_cloud_id};
 use crate::identity::Enrolled;
 use crate::log::Chain;
 use crate::sentinel::Event;
@@ -42,20 +44,62 @@ impl Daemon {
         self.report(now);
     }
 
+    /// Whether the instance is not enrolled and has nothing to enrol with.
+    pub(super) fn lacks_a_token(&self) -> bool {
+        self.link.is_none() && first_there(&self.config.token_files).is_none()
+    }
+
+    /// Where a join token is looked for, for people.
+    pub(super) fn token_places(&self) -> String {
+        let places: Vec<_> = self
+            .config
+            .token_files
+            .iter()
+            .map(|place| place.display().to_string())
+            .collect();
+        places.join(" or ")
+    }
+
+    /// The configuration that holds now, if it is another one than ours. Looked at now and then and before each attempt
+    /// to enrol, for it says where and as what; with one that is refused nothing is enrolled.
+    pub(super) fn another_configuration(
+        &mut self,
+        waiting: &mut Waiting,
+        sources: Sources<'_>,
+    ) -> Option<Config> {
+        let now = Now::read();
+        if self.link.is_some() || self.enrolling.is_running {
+            return None;
+        }
+        let is_about_to_enrol = self.enrolling.is_due(now.uptime) && !self.lacks_a_token();
+        if !waiting.is_due(now.uptime) && !is_about_to_enrol {
+            return None;
+        }
+        match sources.load() {
+            Ok(other) => (other != self.config).then_some(other),
+            Err(error) => {
+                // It may be half written: what holds is what was read before, and this is looked at again.
+                self.enrolling.fail(now.uptime);
+                self.trouble(&error, now);
+                None
+            }
+        }
+    }
+
     fn enrol(&mut self, now: Now) {
-        let token_file = self.config.token_file.clone().filter(|file| file.exists());
-        let (Some(token_file), true) = (
-            token_file,
-            self.knows_image && self.enrolling.is_due(now.uptime),
-        ) else {
+        if !self.knows_image || !self.enrolling.is_due(now.uptime) {
+            return;
+        }
+        let Some(token_file) = first_there(&self.config.token_files) else {
             return;
         };
         let arguments = EnrollArguments {
             collector: self.config.collector_url.clone(),
             ca_file: self.config.ca_file.clone(),
-            token_file,
+            fleet: self.config.fleet.clone(),
+            token_file: token_file.to_owned(),
             state_directory: self.config.state_directory.clone(),
-            cloud_id: self.config.cloud_id_file.as_deref().and_then(read_cloud_id),
+            cloud_id: first_there(&self.config.cloud_id_files).and_then(read_cloud_id),
             image: self.sentinel.image().cloned(),
             build_time: self.build_time,
         };
@@ -79,6 +123,7 @@ impl Daemon {
                     fleet = enrolled.fleet,
                     "enrolled"
                 );
+                self.trouble = None;
                 self.reload();
             }
             Err(error) => {
