@@ -2,6 +2,7 @@
 
 mod data;
 pub(crate) mod first_token;
+mod supervise;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -184,8 +185,10 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         for line in &collector.announcement {
             println!("{line}");
         }
+        supervise::ready();
         until_told_to_stop().await.map_err(ServeError::Runtime)?;
         tracing::info!("stopping");
+        supervise::stopping();
         collector.stop().await;
         Ok(())
     })
@@ -299,6 +302,7 @@ async fn judge(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut look, mut gather) = (false, false);
+    let mut supervisor = supervise::Supervisor::new();
     loop {
         tokio::select! {
             _ = tick.tick() => look = true,
@@ -317,6 +321,8 @@ async fn judge(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
                 "the store could not be judged; it is tried again"
             );
         }
+        // A store that answers with an error answers: a full disk is not mended by starting again.
+        supervisor.alive();
     }
 }
 

@@ -25,8 +25,9 @@ const PACKAGES: [&str; 5] = [
 /// Finished images that are kept, the newest; each is some 200 MB, and every new build of the agent makes others.
 const IMAGES_KEPT: usize = 6;
 /// The agent's half of the tree that `systemd/` lays out.
-const AGENT_FILES: [&str; 3] = [
+const AGENT_FILES: [&str; 4] = [
     "usr/lib/systemd/system/driftmark-agent.service",
+    "usr/lib/systemd/system/driftmark.slice",
     "usr/lib/systemd/system-preset/80-driftmark-agent.preset",
     "usr/lib/tmpfiles.d/driftmark-agent.conf",
 ];
