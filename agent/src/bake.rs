@@ -1,7 +1,6 @@
 //! Bakes the manifest of an image: reads its whole tree and writes down what is there.
 
 pub mod arguments;
-mod packages;
 mod rules;
 mod share;
 mod write;
@@ -17,12 +16,13 @@ use std::sync::mpsc::sync_channel;
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
 use drift::entry::{AttributeSet, Entry, FileFlags, Node, Xattrs};
-use drift::manifest::{BakedManifest, BuildError, Builder, Filesystem, Package};
+use drift::manifest::{BakedManifest, BuildError, Builder, Filesystem};
 use drift::observation::Found;
 use drift::rules::{Built, Rules};
 use drift::{Sha256, TreePath, escape};
 use driftmark_kernel::Stat;
 
+use crate::packages::{self, PackagesError};
 use crate::scan::filesystems::Filesystems;
 use crate::scan::{Digests, Place, Progress, Read, Reader, Visit, Walk, Wants, mounts};
 
@@ -88,6 +88,9 @@ pub enum BakeError {
     /// Rules that do not go together.
     #[error("put the rules together")]
     Rules(#[from] drift::rules::RulesError),
+    /// A package database that cannot be read: what it would say of the paths is part of the manifest.
+    #[error("find out which packages own the paths")]
+    Packages(#[from] PackagesError),
     /// Rules that leave too much unheld.
     #[error(
         "{volatile} of {all} executables lie under `volatile` rules, which is more than {} %: nobody would notice a changed one. Narrow these rules: {rules}",
@@ -176,7 +179,7 @@ pub(crate) fn read_tree(tree: Tree<'_>) -> Result<BakedManifest, BakeError> {
     if let Some(missing) = filesystems.missing.first() {
         return Err(BakeError::FilesystemMissing(missing.mount_point.clone()));
     }
-    let owners = packages::owners(&root)?;
+    let owners = packages::owners(&filesystems)?;
     let (gathered, gaps) = gather(&tree, &filesystems)?;
     if let Some(first) = gaps.first() {
         let first = format!("{} ({})", first.path, gap_words(first));
@@ -397,6 +400,3 @@ pub(crate) fn shown(path: &Path) -> String {
 pub(crate) fn no_rules() -> Rules {
     Rules::none()
 }
-
-/// Which package owns each path.
-pub(crate) type Owners = std::collections::HashMap<TreePath, Package>;

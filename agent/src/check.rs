@@ -2,6 +2,7 @@
 
 mod lines;
 mod text;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,10 +15,12 @@ use drift::coverage::Gap;
 
 use crate::baseline::{Baseline, BaselineError, BaselinePaths};
 use crate::durable;
+use crate::packages::Labels;
 use crate::scan::{Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
 
 pub use lines::{DriftLine, GapLine};
 pub use text::Style;
+use transactions::Transactions;
 
 /// Check a tree against its image's signed manifest, once.
 #[derive(Debug, Clone, Args)]
@@ -117,6 +120,7 @@ pub enum CheckError {
 pub struct Checked {
     baseline: Baseline,
     drifts: Vec<DriftLine>,
+    transactions: Transactions,
     gaps: Vec<Gap>,
     summary: ScanSummary,
 }
@@ -171,19 +175,47 @@ pub fn check(
     })?;
     remember(&memory, &verified);
     gaps.sort_by(|a, b| a.path.cmp(&b.path));
-    let drifts = drifts
+    // Neither package section is read where nothing drifted.
+    let packages = match drifts.is_empty() {
+        true => Vec::new(),
+        false => baseline.manifest.packages().unwrap_or_default(),
+    };
+    let labels = Labels::read(
+        &arguments.root,
+        &baseline.manifest.header().filesystems,
+        drifts.values().map(|difference| &difference.drift),
+        interrupt,
+    );
+    let drifts: Vec<DriftLine> = drifts
         .into_values()
-        .map(|difference| DriftLine::new(difference, &baseline))
+        .map(|difference| DriftLine::new(difference, &baseline, &packages, &labels))
         .collect();
+    let transactions = Transactions::of(&drifts, &packages, &|name| labels.is_installed(name));
     Ok(Checked {
         baseline,
         drifts,
+        transactions,
         gaps,
         summary,
     })
 }
 
 impl Checked {
+    /// What drifted, in path order.
+    pub fn drifts(&self) -> &[DriftLine] {
+        &self.drifts
+    }
+
+    /// What could not be verified.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// The image that it was held against.
+    pub fn baseline(&self) -> &Baseline {
+        &self.baseline
+    }
+
     /// What it comes to.
     pub fn outcome(&self) -> Outcome {
         Outcome::of(&self.summary)

@@ -5,6 +5,7 @@
 //! - [`bake`], [`keygen`], [`sign`], [`inspect`], [`diff`]: in the image pipeline.
 //! - [`baseline`]: the image's manifest, verified.
 //! - [`scan`]: walk, merge, read, judge.
+//! - [`packages`]: which package owns a path, by the databases in the tree.
 //! - [`check`]: one scan and an exit code.
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
@@ -29,6 +30,7 @@ pub mod inspect;
 pub mod interrupt;
 pub mod keygen;
 pub mod log;
+pub mod packages;
 pub mod probe;
 pub mod run;
 pub mod scan;

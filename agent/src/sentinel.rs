@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::coverage::Coverage;
-use drift::finding::{Drift, DriftId};
+use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{
     AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Moment, Phase, Report, RunId,
     Verdict,
@@ -95,6 +95,8 @@ pub struct Outcome {
     pub pass: Pass,
     /// Everything that drifted, in any order.
     pub drifts: Vec<Drift>,
+    /// What the host's package database says of them. It changes what is shown and nothing else.
+    pub packages: BTreeMap<TreePath, HostPackage>,
     /// Where it could not look.
     pub gaps: Vec<TreePath>,
     /// Whether there were more gaps than are listed.
@@ -126,6 +128,7 @@ pub struct Sentinel {
     image: Option<ImageRef>,
     unverifiable: Option<String>,
     open: BTreeMap<DriftId, Drift>,
+    packages: BTreeMap<TreePath, HostPackage>,
     overflowed: bool,
     held: Option<BTreeMap<TreePath, HeldValue>>,
     coverage: Coverage,
@@ -184,6 +187,7 @@ impl Sentinel {
             image: None,
             unverifiable: None,
             open: BTreeMap::new(),
+            packages: BTreeMap::new(),
             overflowed: false,
             held: None,
             coverage: Coverage::default(),

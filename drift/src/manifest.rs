@@ -235,6 +235,21 @@ impl<S: Source> Contents<S> {
         }
     }
 
+    /// The same for many paths, with the packages that [`Contents::packages`] gave.
+    ///
+    /// # Errors
+    /// The same as [`Contents::lookup`].
+    pub fn origin_among(
+        &self,
+        path: &TreePath,
+        packages: &[Package],
+    ) -> Result<Option<Origin>, ManifestError> {
+        match entries::find(self, path)? {
+            Some(numbered) => origin::read(self, &numbered, packages).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The same for an entry of a pass, with the packages that [`Contents::packages`] gave.
     ///
     /// # Errors

@@ -7,12 +7,14 @@ use drift::class::{Class, Severity};
 use drift::compare::Difference;
 use drift::coverage::{Coverage, GapReason};
 use drift::entry::{AttributeSet, Shown};
-use drift::finding::DriftKind;
+use drift::finding::{DriftKind, HostPackage};
+use drift::manifest::Package;
 use drift::report::ImageRef;
 use serde::Serialize;
 
 use super::Checked;
 use crate::baseline::Baseline;
+use crate::packages::Labels;
 
 /// One drift.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,15 @@ pub struct DriftLine {
     pub technique: Vec<String>,
     /// The package that owns the path in the image.
     pub package: Option<String>,
+    /// What the host's own package database says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_package: Option<HostPackage>,
+    /// The package that owns the path in the image, in its parts.
+    #[serde(skip)]
+    pub(super) image_package: Option<Package>,
+    /// Where, exactly.
+    #[serde(skip)]
+    pub(super) tree_path: TreePath,
 }
 
 /// One gap.
@@ -80,14 +91,19 @@ struct Summary<'a> {
 
 impl DriftLine {
     /// The package is looked up for what drifted alone: a scan does not touch that section.
-    pub(super) fn new(difference: Difference, baseline: &Baseline) -> Self {
+    pub(super) fn new(
+        difference: Difference,
+        baseline: &Baseline,
+        packages: &[Package],
+        labels: &Labels,
+    ) -> Self {
         let Difference {
             drift, expected, ..
         } = difference;
         let package = match &expected {
             Some(_) => baseline
                 .manifest
-                .origin(&drift.path)
+                .origin_among(&drift.path, packages)
                 .ok()
                 .flatten()
                 .and_then(|origin| origin.package),
@@ -104,17 +120,16 @@ impl DriftLine {
             class: drift.class,
             severity: drift.severity,
             technique: drift.technique,
-            package: package.map(|package| package.to_string()),
+            package: package.as_ref().map(ToString::to_string),
+            host_package: labels.of(&drift.path).cloned(),
+            image_package: package,
+            tree_path: drift.path,
         }
     }
 
     /// The path for people: control bytes escaped.
     pub fn shown_path(&self) -> String {
-        let bytes = self
-            .path_bytes
-            .as_deref()
-            .and_then(|text| drift::from_base64(text).ok());
-        drift::escape(bytes.as_deref().unwrap_or(self.path.as_bytes()))
+        self.tree_path.to_string()
     }
 }
 
@@ -124,6 +139,7 @@ pub(super) fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         drifts,
         gaps,
         summary,
+        ..
     } = checked;
     for drift in drifts {
         line(out, drift)?;

@@ -4,8 +4,9 @@
 use std::io::{self, Write};
 
 use drift::class::Severity;
-use drift::finding::DriftKind;
+use drift::finding::{DriftKind, HostPackage};
 
+use super::transactions::Transaction;
 use super::{Checked, DriftLine, Outcome};
 use crate::scan::ScanSummary;
 
@@ -19,7 +20,11 @@ pub enum Style {
 }
 
 pub(super) fn print(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result<()> {
-    for drift in &checked.drifts {
+    for transaction in &checked.transactions.groups {
+        print_transaction(out, style, transaction)?;
+    }
+    let by_themselves = checked.drifts.iter().enumerate();
+    for (_, drift) in by_themselves.filter(|(nth, _)| !checked.transactions.holds(*nth)) {
         print_drift(out, style, drift)?;
     }
     for gap in &checked.gaps {
@@ -47,13 +52,40 @@ pub(super) fn print(out: &mut dyn Write, style: Style, checked: &Checked) -> io:
     out.flush()
 }
 
-fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Result<()> {
-    let colour = match drift.severity {
+/// One line for what one package's transaction explains, by the host's own word.
+fn print_transaction(
+    out: &mut dyn Write,
+    style: Style,
+    transaction: &Transaction,
+) -> io::Result<()> {
+    let kind = paint(
+        style,
+        colour(&transaction.severity),
+        &format!("{:<8}", transaction.what.word()),
+    );
+    let trust = paint(style, DIM, &format!("  ({})", HostPackage::TRUST));
+    let plural = if transaction.count == 1 { "" } else { "s" };
+    writeln!(
+        out,
+        "{kind} {:<9} {transaction}, {} path{plural}{trust}",
+        transaction.severity, transaction.count
+    )
+}
+
+fn colour(severity: &Severity) -> &'static str {
+    match severity {
         Severity::Critical | Severity::High => RED,
         Severity::Medium => YELLOW,
         _ => CYAN,
-    };
-    let kind = paint(style, colour, &format!("{:<8}", drift.kind));
+    }
+}
+
+fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Result<()> {
+    let kind = paint(
+        style,
+        colour(&drift.severity),
+        &format!("{:<8}", drift.kind),
+    );
     let mut line = format!("{kind} {:<9} {}", drift.severity, drift.shown_path());
     for what in differences(drift) {
         line.push_str("  ");
@@ -65,6 +97,20 @@ fn print_drift(out: &mut dyn Write, style: Style, drift: &DriftLine) -> io::Resu
             DIM,
             &format!("  [{}]", drift::escape(package.as_bytes())),
         ));
+    }
+    if let Some(host) = &drift.host_package {
+        let told = format!(
+            "  [{}: {} {}, {}]",
+            HostPackage::TRUST,
+            drift::escape(host.name.as_bytes()),
+            drift::escape(host.version.as_bytes()),
+            if host.matches {
+                "as it brings it"
+            } else {
+                "not as it brings it"
+            }
+        );
+        line.push_str(&paint(style, DIM, &told));
     }
     writeln!(out, "{line}")
 }
@@ -146,7 +192,10 @@ fn print_end(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result
                 style,
                 RED,
                 &format!("drifted: {drifts} difference{plural} from {image}"),
-            )
+            ) + &match checked.transactions.count() {
+                0 => String::new(),
+                told => format!(" ({told} of them in lines on packages; --json lists each)"),
+            }
         }
         Outcome::Gap => {
             let unseen = if *gaps == 0 {

@@ -1,5 +1,6 @@
 //! Receives orders to scan; hands back what was found. On a thread of its own, at the lowest priority.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use crate::baseline::{Baseline, BaselinePaths};
 use crate::config::Config;
 use crate::held::HeldCache;
 use crate::log::Chain;
+use crate::packages::Labels;
 use crate::scan::{Pass, Progress, ScanRequest, Verified, scan};
 use crate::sentinel::{MAX_OPEN_DRIFTS, Outcome};
 
@@ -184,6 +186,7 @@ impl Work {
         let mut outcome = Outcome {
             pass: order.pass,
             drifts: Vec::new(),
+            packages: BTreeMap::new(),
             gaps: Vec::new(),
             more_gaps: false,
             coverage: drift::coverage::Coverage::default(),
@@ -217,6 +220,9 @@ impl Work {
             }
         })?;
         outcome.coverage = summary.coverage;
+        let filesystems = &baseline.manifest.header().filesystems;
+        let labels = Labels::read(&self.root, filesystems, &outcome.drifts, &self.interrupt);
+        outcome.packages = labels.into_owners();
         outcome
             .held
             .iter()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use drift::TreePath;
 use drift::manifest::Filesystem;
-use driftmark_kernel::{Access, Mount, Stat, Tree};
+use driftmark_kernel::{Access, Dir, Mount, Stat, Tree};
 
 /// An image's file systems, open for one scan.
 pub struct Filesystems {
@@ -94,6 +94,19 @@ impl Filesystems {
     /// # Errors
     /// Of a kind that [`is_absent`] knows if it is not there; any other if that cannot be told.
     pub fn look_up(&self, path: &TreePath) -> io::Result<Stat> {
+        match path.parent() {
+            Some(parent) if self.mounted_at(path).is_none() => {
+                self.directory(&parent)?.stat_at(path.name())
+            }
+            _ => self.directory(path)?.stat(),
+        }
+    }
+
+    /// Opens a directory by its names alone, in whichever file system of the image it lies.
+    ///
+    /// # Errors
+    /// Those of [`Dir::open_dir`].
+    pub fn directory(&self, path: &TreePath) -> io::Result<Dir> {
         let holders = self.others.iter();
         let holder = holders
             .filter(|other| path.is_within(&other.mount_point))
@@ -102,15 +115,8 @@ impl Filesystems {
             Some(other) => (&other.tree, other.mount_point.components().count()),
             None => (&self.root, 0),
         };
-        let mut dir = tree.root()?;
-        let mut names = path.components().skip(above).peekable();
-        while let Some(name) = names.next() {
-            if names.peek().is_none() {
-                return dir.stat_at(name);
-            }
-            dir = dir.open_dir(name)?;
-        }
-        dir.stat()
+        let mut names = path.components().skip(above);
+        names.try_fold(tree.root()?, |dir, name| dir.open_dir(name))
     }
 
     /// Whether a file system of the image belongs at this path and is not there.

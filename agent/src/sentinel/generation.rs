@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use drift::TreePath;
 use drift::coverage::Coverage;
-use drift::finding::{Drift, DriftId};
+use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
 
 use super::{Action, News, Sentinel};
@@ -66,8 +66,10 @@ impl Sentinel {
     /// Tells everything that is open and held.
     pub(super) fn tell_whole(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
+        let packages = std::mem::take(&mut self.packages);
         let held = self.held.take();
         let lists = Lists {
+            packages: &packages,
             opened: open.iter().collect(),
             closed: Vec::new(),
             held: held.as_ref(),
@@ -76,14 +78,17 @@ impl Sentinel {
         self.tell(StateUpdate::Whole, &lists, (open.len(), digest), now, act);
         self.whole_sequence = self.sequence;
         self.open = open;
+        self.packages = packages;
         self.held = held;
     }
 
     /// Tells what is new. Of held values that is always the whole set.
     pub(super) fn tell_change(&mut self, news: News, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
+        let packages = std::mem::take(&mut self.packages);
         let held = self.held.take();
         let lists = Lists {
+            packages: &packages,
             opened: news
                 .opened
                 .iter()
@@ -95,6 +100,7 @@ impl Sentinel {
         let digest = drift::finding::set_digest(open.keys().copied());
         self.tell(StateUpdate::Change, &lists, (open.len(), digest), now, act);
         self.open = open;
+        self.packages = packages;
         self.held = held;
     }
 
@@ -131,7 +137,7 @@ impl Sentinel {
             };
             report.opened = lists.opened[cut.opened]
                 .iter()
-                .map(|(id, drift)| sendable(**id, drift))
+                .map(|(id, drift)| lists.sendable(**id, drift))
                 .collect();
             report.closed = lists.closed[cut.closed].to_vec();
             report.held = held[cut.held].iter().map(|held| (*held).clone()).collect();
@@ -141,6 +147,7 @@ impl Sentinel {
 }
 
 struct Lists<'a> {
+    packages: &'a BTreeMap<TreePath, HostPackage>,
     opened: Vec<(&'a DriftId, &'a Drift)>,
     closed: Vec<DriftId>,
     /// The whole set of held values, if it is told.
@@ -148,11 +155,25 @@ struct Lists<'a> {
 }
 
 impl Lists<'_> {
+    /// The drift as it is sent: with what was found there, unless that alone would fill a report.
+    fn sendable(&self, id: DriftId, drift: &Drift) -> OpenDrift {
+        let mut open = OpenDrift {
+            id,
+            drift: drift.clone(),
+            host_package: self.packages.get(&drift.path).cloned(),
+        };
+        if json_length(&open) > MAX_DRIFT_BYTES {
+            open.drift.found = None;
+            open.drift.detail = Some("what was found there is too long to be sent".into());
+        }
+        open
+    }
+
     /// Cuts the lists into parts of at most `room` bytes and the limits of [`Report`]. At least one part.
     fn cut(&self, held: &[&HeldValue], room: usize) -> Vec<Cut> {
         let mut cuts = vec![Cut::default()];
         for (index, (id, drift)) in self.opened.iter().enumerate() {
-            let bytes = json_length(&sendable(**id, drift)) + 1;
+            let bytes = json_length(&self.sendable(**id, drift)) + 1;
             let cut = part_with_room(
                 &mut cuts,
                 bytes,
@@ -212,26 +233,6 @@ fn part_with_room(
     let cut = cuts.last_mut().expect("there is always a part");
     cut.bytes += bytes;
     cut
-}
-
-/// The drift as it is sent: with what was found there, unless that alone would fill a report.
-fn sendable(id: DriftId, drift: &Drift) -> OpenDrift {
-    let whole = OpenDrift {
-        id,
-        drift: drift.clone(),
-        host_package: None,
-    };
-    if json_length(&whole) <= MAX_DRIFT_BYTES {
-        return whole;
-    }
-    let mut drift = whole.drift;
-    drift.found = None;
-    drift.detail = Some("what was found there is too long to be sent".into());
-    OpenDrift {
-        id,
-        drift,
-        host_package: None,
-    }
 }
 
 /// Coverage whose gaps fit into every report; the count still says how many there are.

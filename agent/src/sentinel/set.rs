@@ -25,7 +25,13 @@ impl Sentinel {
                 .map(|drift| (drift.id(), drift)),
         );
         let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
-        self.retain_unseen(&mut found, &unseen);
+        let mut packages = outcome.packages;
+        for kept in self.retain_unseen(&mut found, &unseen) {
+            if let Some((path, package)) = self.packages.remove_entry(&kept) {
+                packages.insert(path, package);
+            }
+        }
+        self.packages = packages;
         let opened = found
             .keys()
             .filter(|id| !self.open.contains_key(id))
@@ -71,17 +77,24 @@ impl Sentinel {
         is_news
     }
 
-    /// Keeps open what was open where this pass could not look: unreadable is not undone.
-    fn retain_unseen(&self, found: &mut BTreeMap<DriftId, Drift>, unseen: &Unseen) {
+    /// Keeps open what was open where this pass could not look: unreadable is not undone. Gives the paths.
+    fn retain_unseen(
+        &self,
+        found: &mut BTreeMap<DriftId, Drift>,
+        unseen: &Unseen,
+    ) -> Vec<TreePath> {
+        let mut kept = Vec::new();
         if unseen.is_nothing() {
-            return;
+            return kept;
         }
         let seen: BTreeSet<TreePath> = found.values().map(|drift| drift.path.clone()).collect();
         for (id, drift) in &self.open {
             if !seen.contains(&drift.path) && unseen.has(&drift.path) {
                 found.insert(*id, drift.clone());
+                kept.push(drift.path.clone());
             }
         }
+        kept
     }
 }
 

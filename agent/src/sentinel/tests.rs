@@ -27,6 +27,7 @@ fn outcome(pass: Pass, drifts: Vec<Drift>) -> Event {
     Event::ScanFinished(Box::new(Outcome {
         pass,
         drifts,
+        packages: BTreeMap::new(),
         gaps: Vec::new(),
         more_gaps: false,
         coverage: Coverage {
