@@ -10,6 +10,7 @@ use drift::key::{KeyError, TrustedKey};
 use drift::manifest::{Manifest, ManifestError, Source, UnverifiedManifest};
 use drift::report::ImageRef;
 use drift::signature::{Envelope, SignatureError};
+use drift::statement::Timestamp;
 use rustix::fs::{Mode, OFlags};
 
 /// Where the baseline lies. The defaults are where an image has it.
@@ -137,11 +138,8 @@ impl Baseline {
 
     /// When it was built, seconds since 1970: no certificate is checked by a clock that is before this.
     pub fn build_time(&self) -> Option<i64> {
-        let text = self.manifest.provenance().build_time.as_ref()?;
-        text.as_str()
-            .parse::<jiff::Timestamp>()
-            .ok()
-            .map(jiff::Timestamp::as_second)
+        let built = self.manifest.provenance().build_time.as_ref();
+        built.map(Timestamp::unix_seconds)
     }
 }
 

@@ -48,5 +48,15 @@ pub fn threads() -> usize {
 
 /// A number of bytes for people.
 pub fn size(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut number = bytes as f64;
+    let mut shown = format!("{bytes} B");
+    for unit in UNITS {
+        if number < 1024.0 {
+            break;
+        }
+        number /= 1024.0;
+        shown = format!("{number:.1} {unit}");
+    }
+    shown
 }

@@ -3,17 +3,11 @@
 //! Two paths, because one cannot serve all: `/health` speaks by its status (200 or 503) and gives the reason in its
 //! body, `/health/rich` is always 200 and says it in the JSON that Azure's application health extension reads.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -21,12 +15,11 @@ use crate::sentinel::Health;
 
 /// A load balancer probes from a handful of addresses; more at once is someone else.
 const MAX_CONNECTIONS: usize = 32;
-/// A probe that has not asked by then is not one.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// No connection lives longer: a probe comes again.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// The least that hyper reads into; a probe's request is shorter.
-const BUFFER_BYTES: usize = 8 * 1024;
+/// A probe that has not asked and read its answer by then is not one.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A probe's request is shorter, and has fewer headers.
+const MAX_REQUEST_BYTES: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
 /// After an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -53,8 +46,8 @@ pub async fn serve(listener: TcpListener, health: watch::Receiver<Health>) {
             Ok((stream, _)) => {
                 let health = health.clone();
                 tokio::spawn(async move {
-                    let _ =
-                        tokio::time::timeout(CONNECTION_TIMEOUT, converse(stream, health)).await;
+                    // Whatever goes wrong on a connection is the other side's matter.
+                    let _ = tokio::time::timeout(TIMEOUT, converse(stream, health)).await;
                     drop(place);
                 });
             }
@@ -63,31 +56,57 @@ pub async fn serve(listener: TcpListener, health: watch::Receiver<Health>) {
     }
 }
 
-async fn converse(stream: TcpStream, health: watch::Receiver<Health>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &health.borrow());
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES);
-    // Whatever goes wrong on a connection is the other side's matter.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+/// One question, one answer: a probe comes again, and an open connection would only hold a place.
+async fn converse(
+    mut stream: TcpStream,
+    health: watch::Receiver<Health>,
+) -> Result<(), std::io::Error> {
+    let mut asked = Vec::new();
+    let answer = loop {
+        if stream.read_buf(&mut asked).await? == 0 {
+            return Ok(());
+        }
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(&asked) {
+            Ok(httparse::Status::Complete(_)) => {
+                let (method, target) = (request.method, request.path);
+                break answer(
+                    method.unwrap_or_default(),
+                    target.unwrap_or_default(),
+                    &health.borrow(),
+                );
+            }
+            Ok(httparse::Status::Partial) if asked.len() < MAX_REQUEST_BYTES => {}
+            _ => break response("400 Bad Request", "", Body::Sent),
+        }
+    };
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
 }
 
-fn answer(method: &Method, path: &str, health: &Health) -> Response<String> {
-    let asked = [Method::GET, Method::HEAD].contains(method).then_some(path);
-    match asked.unwrap_or_default() {
+/// Whether an answer carries its body: to HEAD it says only how long it would be.
+#[derive(Clone, Copy)]
+enum Body {
+    Sent,
+    Omitted,
+}
+
+fn answer(method: &str, target: &str, health: &Health) -> String {
+    let body = match method {
+        "GET" => Body::Sent,
+        "HEAD" => Body::Omitted,
+        _ => return response("404 Not Found", "", Body::Sent),
+    };
+    match target.split('?').next().unwrap_or_default() {
         "/health" => {
             let status = if health.healthy {
-                StatusCode::OK
+                "200 OK"
             } else {
-                StatusCode::SERVICE_UNAVAILABLE
+                "503 Service Unavailable"
             };
-            let body = serde_json::json!({ "healthy": health.healthy, "reason": health.reason });
-            response(status, body.to_string())
+            let text = serde_json::json!({ "healthy": health.healthy, "reason": health.reason });
+            response(status, &text.to_string(), body)
         }
         "/health/rich" => {
             let word = if health.healthy {
@@ -95,22 +114,23 @@ fn answer(method: &Method, path: &str, health: &Health) -> Response<String> {
             } else {
                 "Unhealthy"
             };
-            response(
-                StatusCode::OK,
-                format!("{{\"ApplicationHealthState\":\"{word}\"}}"),
-            )
+            let text = format!("{{\"ApplicationHealthState\":\"{word}\"}}");
+            response("200 OK", &text, body)
         }
-        _ => response(StatusCode::NOT_FOUND, String::new()),
+        _ => response("404 Not Found", "", body),
     }
 }
 
-fn response(status: StatusCode, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn response(status: &str, text: &str, body: Body) -> String {
+    let length = text.len();
+    let sent = match body {
+        Body::Sent => text,
+        Body::Omitted => "",
+    };
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n{sent}"
+    )
 }
 
 /// The probe cannot listen.
@@ -125,8 +145,6 @@ pub struct ProbeError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     use super::*;
 
     async fn ask(address: SocketAddr, request: &str) -> String {
@@ -181,6 +199,9 @@ mod tests {
             get(address, "/health/rich").await,
             (200, r#"{"ApplicationHealthState":"Unhealthy"}"#.into())
         );
+
+        let head = ask(address, "HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with("\r\n\r\n"));
 
         for path in [
             "/",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use drift::coverage::Coverage;
 use drift::report::{ImageRef, Phase};
+use drift::statement::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
@@ -289,8 +290,8 @@ fn for_people(status: &Status) -> String {
 }
 
 fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
+    Timestamp::from_unix_seconds(seconds)
+        .map_or_else(|| seconds.to_string(), |time| time.to_string())
 }
 
 /// The status socket cannot be used.

@@ -15,6 +15,7 @@ use driftmark_kernel::mounts;
 use super::rules::{choose, read_plain};
 use super::{BakeArguments, BakeError, ChosenRules, RulesChoice, Share, Tree, read_tree};
 use crate::baseline;
+use crate::clock::Now;
 use crate::durable;
 use crate::scan::Progress;
 
@@ -135,8 +136,7 @@ fn write(
 fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
     let architecture = std::env::consts::ARCH;
     let build = arguments.build.as_deref().unwrap_or(architecture);
-    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())
-        .expect("the present second");
+    let now = Timestamp::from_unix_seconds(Now::read().clock_seconds());
     let sbom_sha256 = match &arguments.sbom {
         Some(path) => {
             let bytes = std::fs::read(path).map_err(|source| BakeError::Read {
@@ -152,11 +152,7 @@ fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
         version: label("version", &arguments.version)?,
         build: Some(label("build", build)?),
         architecture: Some(label("architecture", architecture)?),
-        build_time: Some(
-            now.to_string()
-                .parse::<Timestamp>()
-                .expect("an RFC 3339 time"),
-        ),
+        build_time: now,
         builder: note("builder", arguments.builder.as_deref())?,
         source_revision: note("source-revision", arguments.source_revision.as_deref())?,
         approved_by: note("approved-by", arguments.approved_by.as_deref())?,

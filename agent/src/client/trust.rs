@@ -13,7 +13,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode as _, Encode as _};
 
 /// Whom to take for the collector.
 #[derive(Debug)]
@@ -88,8 +89,9 @@ fn verifier(
 
 /// SHA-256 of the public key in a certificate, as a join token names a CA.
 pub fn key_digest(certificate: &CertificateDer<'_>) -> Option<Sha256> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(Sha256::of(parsed.tbs_certificate.subject_pki.raw))
+    let parsed = Certificate::from_der(certificate).ok()?;
+    let key = parsed.tbs_certificate().subject_public_key_info().to_der();
+    Some(Sha256::of(&key.ok()?))
 }
 
 impl ServerCertVerifier for Trust {

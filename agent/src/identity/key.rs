@@ -6,18 +6,33 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_cert::der::asn1::{BitString, ObjectIdentifier};
+use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_cert::der::{Any, Encode as _, EncodePem as _};
+use x509_cert::request::{CertReq, CertReqInfo, Version};
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::state_files::{self, StateError};
 
 /// The instance's private key: ECDSA on P-256.
 pub struct InstanceKey {
-    pair: KeyPair,
+    pkcs8: PrivatePkcs8KeyDer<'static>,
+    pair: EcdsaKeyPair,
 }
 
 /// A PKCS#8 PEM of a P-256 key has about 240 bytes.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
+
+/// A public key on an elliptic curve (RFC 5480 §2.1.1).
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// The curve P-256 (RFC 5480 §2.1.1.1).
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+/// A signature by ECDSA with SHA-256 (RFC 5758 §3.2).
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 impl InstanceKey {
     /// Reads the key at `path`, or makes one there.
@@ -28,9 +43,14 @@ impl InstanceKey {
         if let Some(key) = Self::load(path)? {
             return Ok(key);
         }
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(KeyError::Make)?;
-        state_files::replace(path, pair.serialize_pem().as_bytes())?;
-        Ok(InstanceKey { pair })
+        let random = SystemRandom::new();
+        let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random);
+        let pkcs8 = made.map_err(|_| KeyError::NoRandomness)?.as_ref().to_vec();
+        let pem = encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8);
+        let pem = pem.map_err(|error| KeyError::Request(error.into()))?;
+        let key = Self::of(pkcs8.into(), path)?;
+        state_files::replace(path, pem.as_bytes())?;
+        Ok(key)
     }
 
     /// Reads the key at `path`; none where there is no file.
@@ -59,35 +79,56 @@ impl InstanceKey {
                 mode: metadata.mode() & 0o7777,
             });
         }
-        let mut text = String::new();
+        let mut text = Vec::new();
         file.take(MAX_KEY_BYTES)
-            .read_to_string(&mut text)
+            .read_to_end(&mut text)
             .map_err(StateError::at("read key", path))?;
-        let pair = KeyPair::from_pem(&text).map_err(|source| KeyError::Parse {
+        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| KeyError::Parse {
             path: path.to_owned(),
-            source,
         })?;
-        if !pair.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-            return Err(KeyError::Algorithm {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Some(InstanceKey { pair }))
+        Self::of(pkcs8, path).map(Some)
     }
 
-    /// A certificate request in PEM. It asks for a name only because a request must; the collector issues its own.
+    fn of(pkcs8: PrivatePkcs8KeyDer<'static>, path: &Path) -> Result<Self, KeyError> {
+        let der = pkcs8.secret_pkcs8_der();
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &random);
+        let pair = pair.map_err(|_| KeyError::Parse {
+            path: path.to_owned(),
+        })?;
+        Ok(InstanceKey { pkcs8, pair })
+    }
+
+    /// A certificate request (RFC 2986) in PEM. It asks for no name: the collector issues its own.
     ///
     /// # Errors
     /// The key cannot sign.
     pub fn request(&self) -> Result<String, KeyError> {
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "driftmark instance");
-        let request = params
-            .serialize_request(&self.pair)
-            .map_err(KeyError::Make)?;
-        request.pem().map_err(KeyError::Make)
+        let algorithm = AlgorithmIdentifierOwned {
+            oid: EC_PUBLIC_KEY,
+            parameters: Some(Any::from(&P256)),
+        };
+        let info = CertReqInfo {
+            version: Version::V1,
+            subject: Default::default(),
+            public_key: SubjectPublicKeyInfoOwned {
+                algorithm,
+                subject_public_key: bits(self.pair.public_key().as_ref())?,
+            },
+            attributes: Default::default(),
+        };
+        let signed = info.to_der().map_err(KeyError::Request)?;
+        let signature = self.pair.sign(&SystemRandom::new(), &signed);
+        let signature = signature.map_err(|_| KeyError::NoRandomness)?;
+        let request = CertReq {
+            info,
+            algorithm: AlgorithmIdentifierOwned {
+                oid: ECDSA_WITH_SHA256,
+                parameters: None,
+            },
+            signature: bits(signature.as_ref())?,
+        };
+        request.to_pem(LineEnding::LF).map_err(KeyError::Request)
     }
 
     /// The key as TLS uses it.
@@ -95,9 +136,13 @@ impl InstanceKey {
     /// # Errors
     /// The key is not one that TLS can sign with.
     pub fn signing_key(&self) -> Result<Arc<dyn rustls::sign::SigningKey>, rustls::Error> {
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pair.serialize_der()));
+        let der = PrivateKeyDer::Pkcs8(self.pkcs8.clone_key());
         rustls::crypto::ring::sign::any_ecdsa_type(&der)
     }
+}
+
+fn bits(bytes: &[u8]) -> Result<BitString, KeyError> {
+    BitString::from_bytes(bytes).map_err(KeyError::Request)
 }
 
 /// Why there is no key.
@@ -111,23 +156,18 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
-    /// It is not a private key.
-    #[error("understand key {} (expected PKCS#8 PEM)", path.display())]
+    /// It is not a private key, or one of another algorithm.
+    #[error("understand key {} (expected PKCS#8 PEM of an ECDSA key on P-256)", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: rcgen::Error,
     },
-    /// A key of another algorithm.
-    #[error("key {} is not ECDSA on P-256", path.display())]
-    Algorithm {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It could not be made, or could not sign.
-    #[error("make a key or a certificate request")]
-    Make(#[source] rcgen::Error),
+    /// The system gives no random numbers.
+    #[error("make a key or a signature: the system gives no random numbers")]
+    NoRandomness,
+    /// The request could not be written.
+    #[error("write a certificate request")]
+    Request(#[source] x509_cert::der::Error),
     /// Its file could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
@@ -146,12 +186,40 @@ mod tests {
         assert!(InstanceKey::load(&path).unwrap().is_none());
         let first = InstanceKey::load_or_make(&path).unwrap();
         let second = InstanceKey::load_or_make(&path).unwrap();
-        assert_eq!(first.pair.public_key_raw(), second.pair.public_key_raw());
+        assert_eq!(
+            first.pair.public_key().as_ref(),
+            second.pair.public_key().as_ref()
+        );
         assert!(second.signing_key().is_ok());
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
+    }
+
+    #[test]
+    fn a_request_is_signed_by_its_own_key() {
+        let home = tempfile::tempdir().unwrap();
+        let key = InstanceKey::load_or_make(&home.path().join("instance.key")).unwrap();
+        let pem = key.request().unwrap();
+        let request = rcgen::CertificateSigningRequestParams::from_pem(&pem).unwrap();
+        use rcgen::PublicKeyData as _;
+        assert_eq!(
+            request.public_key.der_bytes(),
+            key.pair.public_key().as_ref()
+        );
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("instance.key");
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        state_files::replace(&path, other.serialize_pem().as_bytes()).unwrap();
+        assert!(matches!(
+            InstanceKey::load(&path),
+            Err(KeyError::Parse { .. })
+        ));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use drift::enrolment::Identity;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use super::key::{InstanceKey, KeyError};
 use crate::state_files::{self, StateError};
@@ -180,8 +181,10 @@ impl Certificates {
         let malformed = || IdentityError::Pem {
             what: "instance.pem".into(),
         };
-        let (_, certificate) = X509Certificate::from_der(&chain[0]).map_err(|_| malformed())?;
-        let not_after = certificate.validity().not_after.timestamp();
+        let certificate = Certificate::from_der(&chain[0]).map_err(|_| malformed())?;
+        let validity = certificate.tbs_certificate().validity();
+        let not_after = validity.not_after.to_unix_duration().as_secs();
+        let not_after = i64::try_from(not_after).map_err(|_| malformed())?;
         Ok(Certificates {
             chain,
             trust,

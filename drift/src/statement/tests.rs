@@ -127,3 +127,31 @@ fn labels_and_notes_are_bounded() {
     assert!("by Ada, é".parse::<Note>().is_ok());
     assert!("a\nb".parse::<Note>().is_err());
 }
+
+#[test]
+fn a_timestamp_is_the_second_that_a_calendar_says() {
+    for text in [
+        "1970-01-01T00:00:00Z",
+        "2026-11-21T12:34:56Z",
+        "2000-02-29T23:59:59.5Z",
+        "1969-12-31T23:59:59Z",
+        "2026-03-01T00:30:00+01:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-30T20:59:59-00:30",
+    ] {
+        let by_calendar = text.parse::<jiff::Timestamp>().unwrap();
+        let second = by_calendar.as_nanosecond().div_euclid(1_000_000_000);
+        let ours = text.parse::<Timestamp>().unwrap().unix_seconds();
+        assert_eq!(i128::from(ours), second, "{text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn every_second_of_ten_thousand_years_reads_back(seconds in -62_167_219_200_i64..=253_402_207_200) {
+        let timestamp = Timestamp::from_unix_seconds(seconds).unwrap();
+        proptest::prop_assert_eq!(timestamp.unix_seconds(), seconds);
+        let calendar = jiff::Timestamp::from_second(seconds).unwrap().to_string();
+        proptest::prop_assert_eq!(timestamp.to_string(), calendar);
+    }
+}

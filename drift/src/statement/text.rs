@@ -60,11 +60,53 @@ fn is_note(text: &str) -> bool {
 }
 
 fn is_timestamp(text: &str) -> bool {
-    is_moment(text.as_bytes()).is_some()
+    moment(text.as_bytes()).is_some()
 }
 
-/// RFC 3339 §5.6: `YYYY-MM-DDTHH:MM:SS`, an optional fraction, then `Z` or an offset.
-fn is_moment(text: &[u8]) -> Option<()> {
+impl Timestamp {
+    /// The second that it lies in, counted from 1970.
+    pub fn unix_seconds(&self) -> i64 {
+        moment(self.0.as_bytes()).expect("checked when it was made")
+    }
+
+    /// A second, counted from 1970, in UTC; none outside the years 0 to 9999.
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+        // The inverse of `days_since_1970`: a year begins in March, so that its odd day is its last.
+        let day = days + 719_468;
+        let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let march = (5 * day + 2) / 153;
+        let month = if march < 10 { march + 3 } else { march - 9 };
+        let year = era * 400 + year + i64::from(month <= 2);
+        let (day, hour, minute) = (
+            day - (153 * march + 2) / 5 + 1,
+            second / 3_600,
+            second / 60 % 60,
+        );
+        (0..=9_999).contains(&year).then(|| {
+            let second = second % 60;
+            Timestamp(format!(
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+            ))
+        })
+    }
+}
+
+const DAY: i64 = 86_400;
+
+/// Days of the proleptic Gregorian calendar.
+fn days_since_1970(year: u32, month: u32, day: u32) -> i64 {
+    let year = i64::from(year) - i64::from(month <= 2);
+    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
+    let march = i64::from((month + 9) % 12);
+    let day = (153 * march + 2) / 5 + i64::from(day) - 1;
+    era * 146_097 + 365 * year + year / 4 - year / 100 + day - 719_468
+}
+
+/// RFC 3339 §5.6: `YYYY-MM-DDTHH:MM:SS`, an optional fraction, then `Z` or an offset. Gives seconds since 1970.
+fn moment(text: &[u8]) -> Option<i64> {
     let (date_time, rest) = text.split_at_checked(19)?;
     for (place, &byte) in date_time.iter().enumerate() {
         let fits = match place {
@@ -90,6 +132,8 @@ fn is_moment(text: &[u8]) -> Option<()> {
         && number(14)? <= 59
         && number(17)? <= 60;
     fits.then_some(())?;
+    let of_day = number(11)? * 3_600 + number(14)? * 60 + number(17)?;
+    let local = days_since_1970(year, month, number(8)?) * DAY + i64::from(of_day);
     let offset = match rest.strip_prefix(b".") {
         Some(fraction) => {
             let digits = fraction
@@ -101,9 +145,16 @@ fn is_moment(text: &[u8]) -> Option<()> {
         None => rest,
     };
     match offset {
-        b"Z" => Some(()),
-        [b'+' | b'-', hours @ .., b':', m1, m2] if hours.len() == 2 => {
-            (two_digits(hours)? <= 23 && two_digits(&[*m1, *m2])? <= 59).then_some(())
+        b"Z" => Some(local),
+        [sign @ (b'+' | b'-'), hours @ .., b':', m1, m2] if hours.len() == 2 => {
+            let (hours, minutes) = (two_digits(hours)?, two_digits(&[*m1, *m2])?);
+            (hours <= 23 && minutes <= 59).then_some(())?;
+            let ahead = i64::from(hours * 3_600 + minutes * 60);
+            Some(if *sign == b'+' {
+                local - ahead
+            } else {
+                local + ahead
+            })
         }
         _ => None,
     }
