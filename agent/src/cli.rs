@@ -204,6 +204,7 @@ fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
             "manifest_bytes": baked.manifest_bytes,
             "rules": baked.rules.files,
             "volatile_executables_percent": baked.share.executables.percent(),
+            "warnings": baked.traces,
             "written": baked.written,
             "peak_resident_kib": driftmark_kernel::process::peak_resident_kib().unwrap_or_default(),
         });
@@ -240,6 +241,10 @@ fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
             share.bytes.percent(),
             share.executables.percent()
         )?;
+    }
+    for trace in &baked.traces {
+        writeln!(out, "warning    {}: {}", trace.path, trace.reason)?;
+        writeln!(out, "           clean it: {}", trace.clean)?;
     }
     writeln!(
         out,

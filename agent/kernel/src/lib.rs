@@ -3,6 +3,8 @@
 //! In the order of the way through:
 //!
 //! - [`tree`]: one file system, opened so that nothing mounted above hides anything.
+//! - [`partitions`], [`superblock`]: what a disk image holds, read from its bytes.
+//! - [`loop_device`]: a part of a disk image as a device that a tree can be mounted from.
 //! - [`dir`]: one directory of it; everything below is reached by single names from here.
 //! - [`names`]: what a directory lists.
 //! - [`stat`]: what one path is.
@@ -22,18 +24,24 @@ pub mod dir;
 pub mod flags;
 #[cfg(test)]
 mod lab;
+pub mod loop_device;
 pub mod mounts;
 pub mod names;
 pub mod page_cache;
+pub mod partitions;
 pub mod process;
 pub mod stat;
+pub mod superblock;
 mod sys;
 pub mod tree;
 pub mod xattrs;
 
 pub use dir::Dir;
+pub use loop_device::LoopDevice;
 pub use mounts::Mount;
 pub use names::Names;
+pub use partitions::Partition;
 pub use stat::{FileKind, Stat};
-pub use tree::{Access, Tree};
+pub use superblock::Superblock;
+pub use tree::{Access, MountRefused, Tree};
 pub use xattrs::Xattrs;

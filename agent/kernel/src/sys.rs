@@ -83,6 +83,62 @@ pub(crate) fn getxattrat(
     returned(answer)
 }
 
+/// The number of a loop device that is free now (loop(4)). No crate has it.
+pub(crate) fn free_loop_device(control: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+    // SAFETY: this request takes no argument.
+    let answer = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    returned(answer.into())
+}
+
+/// Makes a free loop device a read-only one over `length` bytes of `file`, which goes with its last user.
+pub(crate) fn configure_loop_device(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    length: u64,
+) -> rustix::io::Result<()> {
+    let config = LoopConfig {
+        fd: u32::try_from(file.as_raw_fd()).map_err(|_| Errno::BADF)?,
+        offset,
+        length,
+        flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+        ..LoopConfig::ZERO
+    };
+    // SAFETY: the kernel reads one `struct loop_config`, which lives through the call.
+    let answer = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    returned(answer.into()).map(drop)
+}
+
+/// `struct loop_config` of linux/loop.h with its `struct loop_info64`, as far as it is used.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    numbers: [u64; 3],
+    offset: u64,
+    length: u64,
+    number_and_encryption: [u32; 3],
+    flags: u32,
+    names_and_rest: [u64; 22],
+    reserved: [u64; 8],
+}
+
+impl LoopConfig {
+    const ZERO: Self = LoopConfig {
+        fd: 0,
+        block_size: 0,
+        numbers: [0; 3],
+        offset: 0,
+        length: 0,
+        number_and_encryption: [0; 3],
+        flags: 0,
+        names_and_rest: [0; 22],
+        reserved: [0; 8],
+    };
+}
+
+const _: () = assert!(size_of::<LoopConfig>() == 304);
+
 /// Gives the heap's free pages back to the kernel. Only glibc keeps them long enough to matter.
 #[cfg(target_env = "gnu")]
 pub(crate) fn trim_heap() {
@@ -109,3 +165,9 @@ fn returned(answer: c_long) -> rustix::io::Result<usize> {
 /// System calls have had the same number on all architectures that Driftmark is built for since 424.
 const SYS_GETXATTRAT: c_long = 464;
 const SYS_LISTXATTRAT: c_long = 465;
+
+/// linux/loop.h.
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use crate::dir::{Dir, Fence};
 use crate::sys;
@@ -25,7 +25,7 @@ pub struct Tree {
 /// How a [`Tree`] is reached, and so what its walk can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// A detached read-only clone of the mount: mounts over its paths hide nothing, no atime moves.
+    /// A detached read-only mount, or clone of one: mounts over its paths hide nothing, no atime moves.
     PrivateClone,
     /// The tree as this process sees it: what lies under mounts is out of sight.
     Plain,
@@ -68,6 +68,41 @@ impl Tree {
         Tree::fenced(fd, Access::Plain)
     }
 
+    /// Mounts the file system on a block device where nobody else sees it, read-only, for as long as the tree is held.
+    ///
+    /// Never mounted at a path: it goes with this process, however that ends. Options are those of the file system, such
+    /// as `subvol=@`; `ro` is always among them.
+    ///
+    /// # Errors
+    /// [`MountRefused`], with what the kernel says about it.
+    pub fn mount(kind: &str, device: &Path, options: &[&str]) -> Result<Tree, MountRefused> {
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let mounted = || -> rustix::io::Result<OwnedFd> {
+            rustix::mount::fsconfig_set_string(&context, "source", device)?;
+            rustix::mount::fsconfig_set_flag(&context, "ro")?;
+            for option in options {
+                match option.split_once('=') {
+                    Some((key, value)) => {
+                        rustix::mount::fsconfig_set_string(&context, key, value)?;
+                    }
+                    None => rustix::mount::fsconfig_set_flag(&context, *option)?,
+                }
+            }
+            rustix::mount::fsconfig_create(&context)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC
+                | MountAttrFlags::MOUNT_ATTR_NOATIME;
+            rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        };
+        let mounted = mounted().map_err(|error| MountRefused {
+            said: messages(&context),
+            source: error.into(),
+        })?;
+        Ok(Tree::fenced(mounted, Access::PrivateClone)?)
+    }
+
     /// How this tree is reached.
     pub fn how(&self) -> Access {
         self.fence.access()
@@ -92,6 +127,50 @@ impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// A file system that could not be mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", if said.is_empty() { "the kernel refuses it" } else { said })]
+pub struct MountRefused {
+    /// What the kernel says about it, in its own words; may be empty.
+    pub said: String,
+    /// The error number: `ENODEV` where the kernel has no such type, `EROFS` where a journal has to be replayed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl From<rustix::io::Errno> for MountRefused {
+    fn from(error: rustix::io::Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+impl From<io::Error> for MountRefused {
+    fn from(source: io::Error) -> Self {
+        MountRefused {
+            said: String::new(),
+            source,
+        }
+    }
+}
+
+/// What a mount context has to say: one message a read, led by its level (`e `, `w `, `i `).
+fn messages(context: &OwnedFd) -> String {
+    const MOST: usize = 16;
+    let mut said = Vec::new();
+    let mut buffer = [0; 1024];
+    while said.len() < MOST {
+        match rustix::io::read(context, &mut buffer) {
+            Ok(length) if length > 0 => {
+                let message = String::from_utf8_lossy(&buffer[..length]);
+                let message = message.split_once(' ').map_or(&*message, |(_, text)| text);
+                said.push(message.trim_end().to_owned());
+            }
+            _ => break,
+        }
+    }
+    said.join("; ")
 }
 
 /// No privilege, no such system call, or a mount that may not be cloned: the plain walk still can.

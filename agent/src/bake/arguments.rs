@@ -2,21 +2,32 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::RulesChoice;
 
-/// Bake the manifest of an image: as the very last step of its pipeline, in the image or on its mounted root.
+/// Bake the manifest of an image: as the very last step of its pipeline, in the image, on its mounted root, or straight
+/// from its disk.
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["root", "disk"])))]
 #[command(after_help = "\
+Nothing is written to what is read. Root, disk and qcow2 of one image give the same bytes.
+
 Examples:
   driftmark-agent keygen --output keys
   driftmark-agent bake --root /mnt/image --name web --version 2026.11.1 --key keys/driftmark.key --output /mnt/image/usr/lib/driftmark
+  driftmark-agent bake --disk web.qcow2 --name web --version 2026.11.1 --key keys/driftmark.key --output out
   driftmark-agent bake --root / --name web --version 7 --output /tmp/out   # then sign elsewhere: see `sign --help`")]
 pub struct BakeArguments {
-    /// The root of the image's file system.
+    /// The root of the image's file system, mounted; `/` in the image itself.
     #[arg(long, value_name = "ROOT")]
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
+    /// A disk image, raw or qcow2, or a block device; its partitions and journals are left as they are.
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+    /// Which partition of the disk has the root [default: the one with an os-release].
+    #[arg(long, value_name = "N", requires = "disk")]
+    pub partition: Option<u32>,
     /// The image's name.
     #[arg(long)]
     pub name: String,
@@ -32,12 +43,8 @@ pub struct BakeArguments {
     /// Rules of your own, which come before the distribution's; or `none` for no rules at all. May be repeated.
     #[arg(long = "rules", value_name = "FILE|none")]
     pub rules: Vec<PathBuf>,
-    /// Which build of the version this is.
-    #[arg(
-        long,
-        value_name = "NAME",
-        help = "Which build of the version this is [default: the architecture]"
-    )]
+    /// Which build of the version this is [default: the architecture].
+    #[arg(long, value_name = "NAME")]
     pub build: Option<String>,
     /// The revision of the source that the image was built from.
     #[arg(long, value_name = "REVISION")]
@@ -60,6 +67,9 @@ pub struct BakeArguments {
     /// Threads that read and hash [default: one per core].
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
+    /// Refuse an image with traces of an instance (machine id, host keys, histories, …) instead of warning about them.
+    #[arg(long)]
+    pub strict: bool,
     /// Print what was baked as JSON.
     #[arg(long)]
     pub json: bool,

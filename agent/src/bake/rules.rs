@@ -1,11 +1,11 @@
 //! Which rules an image gets: its maker's, then its distribution's.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use drift::rules::{Built, RuleFile, Rules};
-use driftmark_kernel::Tree;
 
 use super::BakeError;
+use super::glance::Glance;
 
 /// What was asked for with `--rules`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +48,8 @@ const SHIPPED: [(&str, &str); 4] = [
     ),
 ];
 
-/// Chooses the rules for the image at `root`.
-pub(super) fn choose(root: &Path, choice: &RulesChoice) -> Result<ChosenRules, BakeError> {
+/// Chooses the rules for an image.
+pub(super) fn choose(image: Glance<'_>, choice: &RulesChoice) -> Result<ChosenRules, BakeError> {
     let paths = match choice {
         RulesChoice::Nothing => {
             return Ok(ChosenRules {
@@ -60,37 +60,37 @@ pub(super) fn choose(root: &Path, choice: &RulesChoice) -> Result<ChosenRules, B
         RulesChoice::Distribution => &[][..],
         RulesChoice::Files(paths) => paths,
     };
-    let mut image = Vec::new();
+    let mut own = Vec::new();
     for path in paths {
         let text = std::fs::read_to_string(path).map_err(|source| BakeError::Read {
             path: path.clone(),
             source,
         })?;
-        image.push(RuleFile::parse(&super::shown(path), &text)?);
+        own.push(RuleFile::parse(&super::shown(path), &text)?);
     }
-    let distribution = distribution(root);
+    let distribution = distribution(image);
     let shipped = SHIPPED.iter().find(|(name, _)| *name == distribution);
     let distribution = match shipped {
         Some((name, text)) => vec![RuleFile::parse(&format!("{name}.toml"), text)?],
-        None if image.is_empty() => return Err(BakeError::UnknownDistribution(distribution)),
+        None if own.is_empty() => return Err(BakeError::UnknownDistribution(distribution)),
         None => Vec::new(),
     };
-    let files = image
+    let files = own
         .iter()
         .chain(&distribution)
         .map(|file| file.name.clone())
         .collect();
     Ok(ChosenRules {
-        built: Rules::build(image, distribution)?,
+        built: Rules::build(own, distribution)?,
         files,
     })
 }
 
 /// `ID-VERSION_ID` of the image's os-release.
-fn distribution(root: &Path) -> String {
+fn distribution(image: Glance<'_>) -> String {
     let text = ["usr/lib/os-release", "etc/os-release"]
         .iter()
-        .find_map(|path| read_plain(root, path));
+        .find_map(|path| image.text(path));
     let text = text.unwrap_or_default();
     let field = |name: &str| {
         let value = text
@@ -103,22 +103,4 @@ fn distribution(root: &Path) -> String {
         (Some(id), None) => id,
         _ => "an image without an os-release".to_owned(),
     }
-}
-
-/// Reads a short text of the tree without following any link of it.
-pub(super) fn read_plain(root: &Path, path: &str) -> Option<String> {
-    use std::io::Read as _;
-    const MAX_BYTES: u64 = 64 * 1024;
-    let mut dir = Tree::open(root).ok()?.root().ok()?;
-    let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
-    for directory in directories.split('/').filter(|name| !name.is_empty()) {
-        dir = dir.open_dir(directory.as_bytes()).ok()?;
-    }
-    let mut text = String::new();
-    dir.open_file(name.as_bytes())
-        .ok()?
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    Some(text)
 }

@@ -1,15 +1,13 @@
 //! How much of an image its rules leave unheld: rules are easily too wide, and nobody notices.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drift::TreePath;
-use drift::manifest::Filesystem;
-use drift::rules::{Built, RuleType, SourcedRule};
+use drift::rules::{Built, RuleType, Rules, SourcedRule};
 
-use super::{BakeError, no_rules};
+use super::BakeError;
 use crate::scan::filesystems::Filesystems;
-use crate::scan::{Visit, Walk, mounts};
+use crate::scan::{Visit, Walk};
 
 /// What each rule allows, and how much lies under volatile ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,26 +57,13 @@ impl Share {
 
     /// Walks everything, whatever the rules say, without opening any file.
     pub(super) fn measure(
-        root: &Path,
-        wanted: &[Filesystem],
+        filesystems: &Filesystems,
         built: &Built,
         interrupt: &AtomicBool,
     ) -> Result<Self, BakeError> {
-        let failed = |source| BakeError::Root {
-            path: root.to_owned(),
-            source,
-        };
-        let root = &root.canonicalize().map_err(failed)?;
-        let table = mounts::table(root).unwrap_or_default();
-        let filesystems = Filesystems::open(root, wanted, &table).map_err(failed)?;
-        let count = built.rules.len();
-        let mut share = Share {
-            matched: vec![0; count],
-            volatile_executables: vec![0; count],
-            ..Share::default()
-        };
-        let everything = no_rules();
-        let walked = Walk::new(&filesystems, &everything).run::<BakeError>(&mut |visit| {
+        let mut share = Share::of_none(built);
+        let everything = Rules::none();
+        let walked = Walk::new(filesystems, &everything).run::<BakeError>(&mut |visit| {
             if interrupt.load(Ordering::Relaxed) {
                 return Err(BakeError::Interrupted);
             }
@@ -91,11 +76,25 @@ impl Share {
             }
             Ok(())
         })?;
-        walked.map_err(failed)?;
+        walked.map_err(|source| BakeError::Root {
+            path: "/".into(),
+            source,
+        })?;
         Ok(share)
     }
 
-    fn add(&mut self, built: &Built, path: &TreePath, file: Option<(u64, bool)>) {
+    /// Nothing measured yet.
+    pub(super) fn of_none(built: &Built) -> Self {
+        let count = built.rules.len();
+        Share {
+            matched: vec![0; count],
+            volatile_executables: vec![0; count],
+            ..Share::default()
+        }
+    }
+
+    /// Counts one path; a regular file with its length and whether someone may execute it.
+    pub(super) fn add(&mut self, built: &Built, path: &TreePath, file: Option<(u64, bool)>) {
         let first = built
             .rules
             .first_match(path)

@@ -3,20 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use drift::Sha256;
 use drift::key::SigningKey;
-use drift::manifest::{BakedManifest, Filesystem, Identity};
+use drift::manifest::{BakedManifest, Builder, Identity};
 use drift::signature::Envelope;
 use drift::statement::{
     BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
 };
-use drift::{Sha256, TreePath};
-use driftmark_kernel::mounts;
 
-use super::rules::{choose, read_plain};
-use super::{BakeArguments, BakeError, ChosenRules, RulesChoice, Share, Tree, read_tree};
+use super::gather::{Reading, gather, with_links};
+use super::glance::Glance;
+use super::rules::choose;
+use super::source::Source;
+use super::{BakeArguments, BakeError, ChosenRules, RulesChoice, Share, Trace, shown, traces};
 use crate::baseline;
 use crate::clock::Now;
 use crate::durable;
+use crate::packages;
 use crate::scan::Progress;
 
 /// What a bake made.
@@ -32,6 +35,8 @@ pub struct Baked {
     pub rules: ChosenRules,
     /// What they leave unheld.
     pub share: Share,
+    /// What an instance left in the image, and should be cleaned.
+    pub traces: Vec<Trace>,
     /// The files that were written.
     pub written: Vec<PathBuf>,
 }
@@ -47,21 +52,27 @@ pub fn bake(
 ) -> Result<Baked, BakeError> {
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
-    let rules = choose(&arguments.root, &arguments.rules_choice())?;
-    let filesystems = filesystems(arguments)?;
+    let source = Source::open(arguments, interrupt)?;
+    let traces = traces_in(source.image(), arguments)?;
+    let rules = choose(source.image(), &arguments.rules_choice())?;
     let share = match arguments.rules_choice() {
         RulesChoice::Nothing => Share::default(),
-        _ => Share::measure(&arguments.root, &filesystems, &rules.built, interrupt)?,
+        _ => Share::measure(&source.trees, &rules.built, interrupt)?,
     };
     share.check(&rules.built.sources)?;
-    let manifest = read_tree(Tree {
-        root: &arguments.root,
-        filesystems,
-        built: rules.built.clone(),
+    let owners = packages::owners(&source.trees)?;
+    let reading = Reading {
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
         progress,
-    })?;
+    };
+    let gathered = gather(&source.trees, &rules.built.rules, reading)?;
+    let mut builder = Builder::default();
+    for (entry, sha256, modified) in with_links(gathered) {
+        let package = owners.get(&entry.path).cloned();
+        builder.push(entry, sha256, package, modified);
+    }
+    let manifest = builder.finish(rules.built.rules.clone(), source.others, source.not_held)?;
     let written = write(&arguments.output, &manifest, &provenance, key.as_ref())?;
     Ok(Baked {
         identity: manifest.identity,
@@ -69,8 +80,30 @@ pub fn bake(
         manifest_bytes: manifest.bytes.len() as u64,
         rules,
         share,
+        traces,
         written,
     })
+}
+
+/// What an instance left; refuses what must not be there.
+fn traces_in(image: Glance<'_>, arguments: &BakeArguments) -> Result<Vec<Trace>, BakeError> {
+    if let Some(found) = traces::of_agent(image) {
+        let root = arguments.root.as_deref().unwrap_or(Path::new("/"));
+        return Err(BakeError::Identity {
+            found,
+            state: shown(&root.join("var/lib/driftmark")),
+        });
+    }
+    let traces = traces::of_instance(image);
+    if arguments.strict && !traces.is_empty() {
+        const NAMED: usize = 5;
+        let named = traces.iter().take(NAMED).map(|trace| &*trace.path);
+        return Err(BakeError::Traces {
+            count: traces.len(),
+            list: named.collect::<Vec<_>>().join(", "),
+        });
+    }
+    Ok(traces)
 }
 
 /// The statement that a signature is over.
@@ -193,91 +226,4 @@ fn parent(path: &Path) -> Result<Sha256, BakeError> {
         source: std::io::Error::other(error),
     })?;
     Ok(manifest.identity().sha256)
-}
-
-/// The image's other local file systems: those in its fstab with a local block source, and those asked for.
-fn filesystems(arguments: &BakeArguments) -> Result<Vec<Filesystem>, BakeError> {
-    let root = arguments.root.canonicalize();
-    let root = root.map_err(|source| BakeError::Root {
-        path: arguments.root.clone(),
-        source,
-    })?;
-    let ignore_fstab = arguments
-        .filesystems
-        .iter()
-        .any(|path| path.as_os_str() == "none");
-    let mut points: Vec<TreePath> = Vec::new();
-    if !ignore_fstab {
-        points = read_plain(&root, "etc/fstab")
-            .map(|text| fstab(&text))
-            .unwrap_or_default();
-    }
-    for path in arguments
-        .filesystems
-        .iter()
-        .filter(|path| path.as_os_str() != "none")
-    {
-        let point = TreePath::new(path.as_os_str().as_encoded_bytes());
-        let point = point.map_err(|error| BakeError::Read {
-            path: path.clone(),
-            source: std::io::Error::other(error),
-        })?;
-        points.push(point);
-    }
-    points.retain(|point| !point.is_root());
-    points.sort();
-    points.dedup();
-    let table = mounts::of(std::process::id());
-    let table = table.map_err(|source| BakeError::Read {
-        path: "/proc/self/mountinfo".into(),
-        source,
-    })?;
-    points
-        .into_iter()
-        .map(|mount_point| {
-            let path = crate::scan::filesystems::below(&root, &mount_point);
-            let mounted = table
-                .iter()
-                .rev()
-                .find(|mount| mount.point == path.as_os_str().as_encoded_bytes());
-            match mounted {
-                Some(mount) => Ok(Filesystem {
-                    mount_point,
-                    kind: String::from_utf8_lossy(&mount.fs_type).into_owned(),
-                }),
-                None => Err(BakeError::FilesystemMissing(mount_point)),
-            }
-        })
-        .collect()
-}
-
-/// Mount points of a fstab that have a local block source.
-fn fstab(text: &str) -> Vec<TreePath> {
-    const LOCAL: [&str; 6] = ["/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="];
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let (source, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-            let options = fields.next().unwrap_or_default();
-            let is_local = LOCAL.iter().any(|prefix| source.starts_with(prefix)) && kind != "swap";
-            let comes_later = options
-                .split(',')
-                .any(|option| matches!(option, "noauto" | "nofail"));
-            (is_local && !comes_later && point.starts_with('/'))
-                .then(|| TreePath::new(point.as_bytes()).ok())?
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_fstab_only_local_file_systems_count() {
-        let text = "# comment\nUUID=1 / ext4 defaults 0 1\n/dev/sda1 /boot/efi vfat umask=0077 0 1\n\
-                    nas:/home /home nfs defaults 0 0\n/dev/sda2 none swap sw 0 0\nLABEL=data /data xfs noauto 0 0\n";
-        let points: Vec<String> = fstab(text).iter().map(ToString::to_string).collect();
-        assert_eq!(points, ["/", "/boot/efi"]);
-    }
 }

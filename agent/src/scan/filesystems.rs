@@ -75,6 +75,27 @@ impl Filesystems {
         Ok(opened)
     }
 
+    /// Takes the root's file system, mounted already.
+    pub fn of_tree(root: Tree) -> Self {
+        Filesystems {
+            root,
+            others: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Takes others, mounted already.
+    #[must_use]
+    pub fn with(mut self, others: Vec<(Filesystem, Tree)>) -> Self {
+        let others = others.into_iter().map(|(filesystem, tree)| Other {
+            holding: Holding::of(&filesystem.kind),
+            mount_point: filesystem.mount_point,
+            tree,
+        });
+        self.others.extend(others);
+        self
+    }
+
     /// The tree that holds the root.
     pub fn root(&self) -> &Tree {
         &self.root
