@@ -5,21 +5,23 @@
 //! pointer to a version with its history. Revoking a version or a key moves every channel that gave it out back to its
 //! last good version, if there is one: see [`last_good`].
 
+pub mod artifact;
 pub mod change;
 mod last_good;
 mod shelf;
+mod signed_by;
 
 use drift::report::ImageRef;
 use serde::{Deserialize, Serialize};
 
+pub use crate::store::artifacts::ShownArtifact;
 pub use crate::store::images::lookup;
 pub use last_good::{Assignment, Build, Version, last_good};
 pub use shelf::{Expected, Incoming, Opened, Shelf, ShelfError};
+pub use signed_by::Keys;
 
 /// The longest manifest that is registered: some 4 million entries.
 pub const MAX_MANIFEST_BYTES: u64 = 512 * 1024 * 1024;
-/// The longest artifact description (`packer-manifest.json`).
-pub const MAX_ARTIFACT_BYTES: usize = 256 * 1024;
 
 /// What is registered of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +65,8 @@ pub struct ShownBuild {
     pub channels: Vec<String>,
     /// What was signed beside the digest.
     pub statement: serde_json::Value,
-    /// What the build became once it was sealed, as it was handed in.
-    pub artifact: Option<serde_json::Value>,
+    /// What the build is called where it runs, the latest first.
+    pub artifacts: Vec<ShownArtifact>,
 }
 
 /// A channel, as the API shows it.

@@ -25,7 +25,8 @@
 //! counts as unhealthy, whatever its replacement says of itself.
 //!
 //! What stops an order from executing: no last good image, an operator's hold, stale data (the instance is silent, or
-//! this collector has not yet heard from most of the fleet), the unhealthy share, the parallel cap. An empty set stops
+//! this collector has not yet heard from most of the fleet), the unhealthy share, the parallel cap, and a replacement that
+//! drifts again in the same way while last good is still the image that it came from. An empty set stops
 //! everything: a fleet without instances has nothing to replace, and one that was not heard from is not acted upon.
 
 mod breakers;
@@ -43,8 +44,8 @@ mod world;
 
 pub use decision::{Decision, OrderState};
 pub use situation::{
-    Approval, Drifts, Fleet, Hold, Instance, LastGood, Mark, Order, Proof, Replacement, Situation,
-    wanted_image,
+    Again, Approval, Drifts, Fleet, Hold, Instance, LastGood, Mark, Order, Proof, Replacement,
+    Situation, wanted_image,
 };
 
 use breakers::Fuse;

@@ -34,7 +34,7 @@ use crate::ledger;
 use crate::policy::{Fleets, Policy, Reloaded, Replacer};
 use crate::serve::App;
 use crate::store::orders::{self, OrderRow};
-use crate::store::{StoreError, instances};
+use crate::store::{StoreError, artifacts, instances};
 
 /// Rounds in a row while there is something to do: more than an order has steps.
 const STEPS: usize = 12;
@@ -125,7 +125,12 @@ async fn start(app: &Arc<App>) -> Result<(), StoreError> {
         let executing = orders::open_orders(db)?.into_iter().filter(runs);
         let told = |order: OrderRow| {
             let instance = instances::by_id(db, &order.instance)?;
-            Ok((command::Request::of(&order, instance.as_ref()), order))
+            let artifacts = match &order.image {
+                Some(image) => artifacts::of_build(db, &image.name, &image.version, &image.build)?,
+                None => Vec::new(),
+            };
+            let request = command::Request::of(&order, instance.as_ref(), artifacts);
+            Ok((request, order))
         };
         executing.map(told).collect()
     };

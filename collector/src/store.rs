@@ -10,6 +10,7 @@
 mod readers;
 mod writer;
 
+pub mod artifacts;
 pub mod drifts;
 pub mod images;
 pub mod instances;

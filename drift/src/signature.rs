@@ -163,6 +163,13 @@ impl Envelope {
         &self.payload
     }
 
+    /// Whose signatures it says it has: hints, as they came, for a sentence on why it is refused.
+    pub fn named_keys(&self) -> impl Iterator<Item = &str> {
+        self.signatures
+            .iter()
+            .map(|signature| signature.key_id.as_str())
+    }
+
     /// Adds a signature that was made elsewhere over [`Envelope::pae`], checked with the key that made it. ECDSA: DER,
     /// or the raw 64 bytes of r and s that key vaults give.
     ///

@@ -1,5 +1,6 @@
 //! Instances: listed, shown with what drifted and what was expected there, held, released, retired.
 
+mod packages;
 mod shown;
 
 use std::sync::Arc;
@@ -18,7 +19,12 @@ use crate::ledger;
 use crate::serve::App;
 use crate::store::{StoreError, drifts, images, instances};
 
-pub use shown::{ListedInstance, ShownDrift, ShownInstance, ShownMoment};
+use packages::Transactions;
+
+pub use packages::ShownTransaction;
+pub use shown::{
+    ListedInstance, ShownDrift, ShownHostPackage, ShownInstance, ShownMoment, ShownPackage,
+};
 
 /// The most instances of one page, drifts and moments of one instance: an answer is held in memory whole.
 const MAX_PAGE: u32 = 1_000;
@@ -68,6 +74,9 @@ pub struct Instances {
 pub struct HowMuch {
     /// At most so many drifts and moments (100 unless said).
     pub limit: Option<u32>,
+    /// Leaves out of `drifts` what is in `transactions` (no unless said).
+    #[serde(default)]
+    pub grouped: bool,
 }
 
 /// Why an operator does something to an instance.
@@ -152,7 +161,13 @@ async fn show(
         .store
         .read(move |connection| {
             let instance = visible(connection, &id, &operator)?;
-            let open = drifts::list(connection, instance.row, limit)?;
+            // Whole transactions are counted, not those of a page.
+            let rows = if drifts::is_labelled(connection, instance.row)? {
+                u32::try_from(drifts::ROWS).unwrap_or(u32::MAX)
+            } else {
+                limit
+            };
+            let open = drifts::list(connection, instance.row, rows.max(limit))?;
             let moments = drifts::moments(connection, instance.row, limit)?;
             let coverage = instances::coverage(connection, instance.row)?;
             let registered = match &instance.image {
@@ -173,13 +188,20 @@ async fn show(
     let (instance, open, moments, coverage, registered) = found?;
     let reader = Arc::clone(&app);
     let joined = tokio::task::spawn_blocking(move || {
-        let expected = registered
-            .map(|digest| shown::expected(&reader, digest, &open))
+        let image = registered
+            .map(|digest| shown::image(&reader, digest, &open))
             .unwrap_or_default();
+        let transactions = Transactions::of(&open, &image);
+        let page: Vec<_> = open
+            .into_iter()
+            .filter(|open| !how_much.grouped || !transactions.hold(open))
+            .take(limit as usize)
+            .collect();
         ShownInstance::of(
             &instance,
-            open,
-            &expected,
+            page,
+            transactions.lines,
+            &image,
             moments,
             coverage.as_deref(),
             reader.config.heartbeat,

@@ -8,7 +8,7 @@ use super::client::segment;
 use super::table::{Paint, Table, print_json, say};
 use super::{CliError, Client, Shown};
 use crate::api::instances::{
-    Because, Instances, ListedInstance, Release, ShownDrift, ShownInstance,
+    Because, Instances, ListedInstance, Release, ShownDrift, ShownInstance, ShownTransaction,
 };
 use crate::clock::{ago, now_ms, rfc3339};
 
@@ -25,12 +25,23 @@ pub enum Command {
         state: Option<String>,
     },
     /// Show an instance: what drifted, and what its image has there.
+    ///
+    /// Files that an upgrade or installation of a package would bring are a line for each package. That they are is the
+    /// host's own word: it changes no severity, mark or count, and whatever does not fit keeps a line of its own.
+    #[command(after_help = "\
+Examples:
+  driftmark-collector instance show i-00000000000000000000000000000001
+  driftmark-collector instance show i-00000000000000000000000000000001 --ungrouped --limit 1000
+  driftmark-collector instance show i-00000000000000000000000000000001 --json | jq '.drifts[].host_package'")]
     Show {
         /// Its id, `i-…`.
         id: String,
         /// At most so many drifts and moments.
         #[arg(long, default_value_t = 100)]
         limit: u32,
+        /// List every file, also those that a package would explain.
+        #[arg(long)]
+        ungrouped: bool,
     },
     /// Let no order touch an instance.
     Hold {
@@ -74,12 +85,20 @@ pub async fn run(command: Command, client: &Client, shown: Shown) -> Result<Exit
                 Shown::Table => table(&instances).print("no instances")?,
             }
         }
-        Command::Show { id, limit } => {
-            let path = format!("/v1/instances/{}?limit={limit}", segment(&id));
+        Command::Show {
+            id,
+            limit,
+            ungrouped,
+        } => {
+            let grouped = shown == Shown::Table && !ungrouped;
+            let path = format!(
+                "/v1/instances/{}?limit={limit}&grouped={grouped}",
+                segment(&id)
+            );
             let instance: ShownInstance = client.get(&path).await?;
             match shown {
                 Shown::Json => print_json(&instance)?,
-                Shown::Table => show(&instance)?,
+                Shown::Table => show(&instance, grouped)?,
             }
         }
         Command::Hold { id, reason } => {
@@ -197,7 +216,7 @@ fn paint(state: &str) -> Paint {
     }
 }
 
-fn show(instance: &ShownInstance) -> Result<(), CliError> {
+fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
     let mut facts = Table::of(&["INSTANCE", ""]);
     let listed = &instance.listed;
     let none = || "-".to_owned();
@@ -235,6 +254,18 @@ fn show(instance: &ShownInstance) -> Result<(), CliError> {
         facts.plain([name.to_owned(), value]);
     }
     facts.print("")?;
+    if grouped && !instance.transactions.is_empty() {
+        say("")?;
+        let mut packages = Table::of(&["WORST", "WOULD BE EXPLAINED BY"]);
+        for transaction in &instance.transactions {
+            let worst = (
+                transaction.severity.clone(),
+                paint_of(&transaction.severity),
+            );
+            packages.row([worst, (line(transaction), Paint::Plain)]);
+        }
+        packages.print("")?;
+    }
     if !instance.drifts.is_empty() {
         say("")?;
         let mut drifts = Table::of(&[
@@ -260,13 +291,9 @@ fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {
     };
     let field = |name: &str| text(open.drift.as_ref().and_then(|drift| drift.get(name)));
     let found = open.drift.as_ref().and_then(|drift| drift.get("found"));
-    let severe = matches!(open.severity.as_str(), "high" | "critical");
     let detail = field("detail");
     [
-        (
-            open.severity.clone(),
-            if severe { Paint::Bad } else { Paint::Plain },
-        ),
+        (open.severity.clone(), paint_of(&open.severity)),
         (field("kind"), Paint::Plain),
         (path(open.drift.as_ref()), Paint::Plain),
         (field("changed"), Paint::Plain),
@@ -282,6 +309,35 @@ fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {
         (ago(now_ms(), open.opened_at_ms), Paint::Plain),
     ]
 }
+
+fn paint_of(severity: &str) -> Paint {
+    match severity {
+        "high" | "critical" => Paint::Bad,
+        _ => Paint::Plain,
+    }
+}
+
+/// `openssl 3.0.11 → 3.0.15, 14 files (host database, unsigned)`.
+fn line(of: &ShownTransaction) -> String {
+    let short = |text: &String| -> String {
+        let mut short: String = text.chars().take(NAMED_CHARS).collect();
+        if short.len() < text.len() {
+            short.push('…');
+        }
+        short
+    };
+    let version = of.version.as_ref().map(short).unwrap_or_default();
+    let what = match (&of.name, &of.before) {
+        (Some(name), Some(before)) => format!("{} {} → {version}", short(name), short(before)),
+        (Some(name), None) => format!("{} {version} installed", short(name)),
+        (None, _) => "the package database itself".to_owned(),
+    };
+    let plural = if of.files == 1 { "file" } else { "files" };
+    format!("{what}, {} {plural} ({})", of.files, of.trust)
+}
+
+/// What a line has of a package's name or version: the host chose them.
+const NAMED_CHARS: usize = 64;
 
 fn path(drift: Option<&Value>) -> String {
     let path = drift.and_then(|drift| drift.get("path")).cloned();
@@ -309,4 +365,36 @@ fn attributes(shown: Option<&Value>) -> String {
         text.push_str(&format!(" -> {target}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_one_line_and_a_hostile_one_is_short_and_draws_nothing() {
+        let transaction =
+            |name: &str, before: Option<&str>, version: &str, files| ShownTransaction {
+                name: Some(name.to_owned()),
+                before: before.map(str::to_owned),
+                version: Some(version.to_owned()),
+                files,
+                severity: "high".to_owned(),
+                trust: drift::finding::HostPackage::TRUST.to_owned(),
+            };
+        assert_eq!(
+            line(&transaction("openssl", Some("3.0.11"), "3.0.15", 14)),
+            "openssl 3.0.11 → 3.0.15, 14 files (host database, unsigned)"
+        );
+        assert_eq!(
+            line(&transaction("curl", None, "7.88.1", 1)),
+            "curl 7.88.1 installed, 1 file (host database, unsigned)"
+        );
+        let hostile = "\u{1b}[2J\u{202e}".repeat(60);
+        let mut table = Table::of(&["LINE"]);
+        table.plain([line(&transaction(&hostile, Some(&hostile), &hostile, 1))]);
+        let text = table.render(false);
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+        assert!(text.len() < 5_000, "{}", text.len());
+    }
 }

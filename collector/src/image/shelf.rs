@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use drift::entry::Entry;
 use drift::key::TrustedKey;
-use drift::manifest::{Manifest, ManifestError, Origin, Source, UnverifiedManifest};
+use drift::manifest::{Manifest, ManifestError, Origin, Package, Source, UnverifiedManifest};
 use drift::signature::Envelope;
 use drift::{Blake3, TreePath};
 use ring::rand::SystemRandom;
@@ -162,6 +162,15 @@ impl Shelf {
         };
         let origin = manifest.origin(path).map_err(failed)?;
         Ok(Some(Expected { entry, origin }))
+    }
+
+    /// All packages of an image.
+    ///
+    /// # Errors
+    /// The copy is gone, altered or cannot be read.
+    pub fn packages(&self, digest: Blake3) -> Result<Vec<Package>, ShelfError> {
+        let failed = |source| ShelfError::Manifest { digest, source };
+        self.opened(digest)?.packages().map_err(failed)
     }
 
     /// The manifest of that digest.

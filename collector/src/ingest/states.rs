@@ -100,14 +100,7 @@ fn replace(
         }
     }
     for open in &report.opened {
-        drifts::open(
-            tx,
-            instance.row,
-            Source::Agent,
-            open.id,
-            &open.drift,
-            now_ms,
-        )?;
+        drifts::open_reported(tx, instance.row, open, now_ms)?;
     }
     note_overflow(instance, report, true);
     Ok(true)
@@ -130,14 +123,7 @@ fn change(
         && instance.open.saturating_add(report.opened.len() as u64) <= drifts::IDS;
     if fits {
         for open in &report.opened {
-            drifts::open(
-                tx,
-                instance.row,
-                Source::Agent,
-                open.id,
-                &open.drift,
-                now_ms,
-            )?;
+            drifts::open_reported(tx, instance.row, open, now_ms)?;
         }
     }
     note_overflow(instance, report, fits);

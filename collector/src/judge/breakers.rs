@@ -1,6 +1,6 @@
 //! What stops replacements in one fleet: counted once for a round, and drawn down by every order that goes.
 
-use drift::report::InstanceState;
+use drift::report::{ImageRef, InstanceState};
 
 use super::{Fleet, Instance, Order, Situation};
 use crate::policy::Share;
@@ -104,6 +104,19 @@ pub(super) fn forbids(instance: &Instance) -> Option<String> {
         InstanceState::Silent => Some("stale data: the instance is silent".into()),
         other => Some(format!("stale data: the instance is {}", other.word())),
     }
+}
+
+/// What forbids another replacement from this image: the instance is one, and drifts as the machine before it did. Only
+/// another image, or an operator, ends that; a loop would cost a machine each time and leave the fleet as it was.
+pub(super) fn loops(instance: &Instance, image: &ImageRef) -> Option<String> {
+    let again = instance.again.as_ref()?;
+    (again.image.as_ref() == Some(image)).then(|| {
+        format!(
+            "a replacement that drifts again: it replaced {} (order {}) from {} {}, and drifts in the same way; \
+             find the cause, promote another image, or cancel",
+            again.replaced, again.order, image.name, image.version
+        )
+    })
 }
 
 fn concerns(order: &Order, instance: &Instance) -> bool {

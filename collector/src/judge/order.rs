@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use drift::class::Severity;
 
-use super::breakers::{Fuse, forbids};
+use super::breakers::{Fuse, forbids, loops};
 use super::mark::{Settled, worth_replacing};
 use super::{Approval, Decision, Fleet, Instance, Order, OrderState, wanted_image};
 use crate::policy::{Mode, shown_duration};
@@ -100,6 +100,9 @@ fn next(fleet: &Fleet, order: &Order, fuse: &mut Fuse, now_ms: i64) -> Next {
         Err(missing) => return Next::Block(format!("no last good image: {missing}")),
     };
     if let Some(why) = forbids(instance) {
+        return Next::Block(why);
+    }
+    if let Some(why) = loops(instance, &image) {
         return Next::Block(why);
     }
     match (&order.approval, fleet.policy.mode) {

@@ -65,6 +65,8 @@ pub struct Instance {
     pub heard_ms: Option<i64>,
     /// What drift is open on it.
     pub drifts: Option<Drifts>,
+    /// The machine that it replaced, if something that was open there is open here again.
+    pub again: Option<Again>,
     /// An operator's hold.
     pub hold: Option<Hold>,
     /// The open mark.
@@ -87,6 +89,17 @@ pub struct Drifts {
     pub count: u64,
     /// The worst of them.
     pub worst: Severity,
+}
+
+/// A replacement drifted in the same way as what it replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// The order that it came by.
+    pub order: String,
+    /// The instance that it replaced.
+    pub replaced: String,
+    /// The image that it came from.
+    pub image: Option<ImageRef>,
 }
 
 /// An operator wants an instance left alone.

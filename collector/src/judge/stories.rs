@@ -24,6 +24,40 @@ fn executing(count: usize) -> World {
 }
 
 #[test]
+fn a_replacement_that_drifts_in_the_same_way_blocks_until_another_image_is_last_good() {
+    let mut world = drifted(Mode::Replace, 10);
+    world.instance(0).again = Some(Again {
+        order: "o-0".into(),
+        replaced: "i-before".into(),
+        image: Some(image("1")),
+    });
+    for _ in 0..5 {
+        world.pass(5);
+        world.settle();
+        assert_eq!(world.states(), [OrderState::Blocked]);
+    }
+    let why = world.order().why.clone();
+    assert!(
+        why.starts_with(
+            "a replacement that drifts again: it replaced i-before (order o-0) from web 1"
+        ),
+        "{why}"
+    );
+    world.order().approval = Some(Approval::Operator("alice".into()));
+    world.settle();
+    assert_eq!(
+        world.states(),
+        [OrderState::Blocked],
+        "the breakers still hold"
+    );
+    world.fleet().last_good = Ok(good("2"));
+    world.settle();
+    world.pass(5);
+    world.settle();
+    assert_eq!(world.states(), [OrderState::Executing]);
+}
+
+#[test]
 fn a_clean_fleet_gives_nothing_to_do() {
     assert_eq!(World::of(Mode::Replace, 3).round(), []);
 }

@@ -96,6 +96,7 @@ impl World {
             enrolled_ms: now_ms,
             heard_ms: Some(now_ms),
             drifts: None,
+            again: None,
             hold: None,
             mark: None,
         });

@@ -136,6 +136,17 @@ pub enum BadValue {
         /// The shortest.
         least: &'static str,
     },
+    /// A program that may run longer than its order may take.
+    #[error(
+        "the replacer's timeout is {timeout}, longer than verify-within, which is {verify_within}: its order would \
+         have failed while it still runs"
+    )]
+    Timeout {
+        /// How long the program may run.
+        timeout: String,
+        /// How long the order may take.
+        verify_within: String,
+    },
     /// Replacing without saying with what.
     #[error(
         "mode `approve` and `replace` need a channel: without one there is nothing to replace with"
@@ -216,6 +227,7 @@ impl Policy {
             key: "stop-above",
             measure,
         })?;
+        let verify_within = duration("verify-within", &fleet.verify_within, "1s")?;
         Ok(Policy {
             channel: fleet.channel,
             mode,
@@ -223,8 +235,8 @@ impl Policy {
             parallel: fleet.parallel as usize,
             stop_above,
             minimum_severity,
-            verify_within: duration("verify-within", &fleet.verify_within, "1s")?,
-            replacer: Replacer::check(fleet.replacer)?,
+            verify_within,
+            replacer: Replacer::check(fleet.replacer, verify_within)?,
         })
     }
 }
@@ -254,17 +266,22 @@ impl Replacer {
         }
     }
 
-    fn check(written: written::Replacer) -> Result<Self, BadValue> {
+    fn check(written: written::Replacer, verify_within: Duration) -> Result<Self, BadValue> {
         let command = match written {
             written::Replacer::Named(name) if name == Self::PROBE => return Ok(Replacer::Probe),
             written::Replacer::Named(name) => return Err(BadValue::Replacer(name)),
             written::Replacer::Command(command) => command,
         };
-        let timeout = duration(
-            "timeout",
-            command.timeout.as_deref().unwrap_or(DEFAULT_TIMEOUT),
-            "1s",
-        )?;
+        let timeout = match command.timeout.as_deref() {
+            Some(text) => duration("timeout", text, "1s")?,
+            None => duration("timeout", DEFAULT_TIMEOUT, "1s")?.min(verify_within),
+        };
+        if timeout > verify_within {
+            return Err(BadValue::Timeout {
+                timeout: shown_duration(timeout),
+                verify_within: shown_duration(verify_within),
+            });
+        }
         let mut words = command.command.into_iter();
         let program = words
             .next()
@@ -356,6 +373,15 @@ mod tests {
             timeout: Duration::from_secs(600),
         };
         assert_eq!(fleets.of("web").replacer, expected);
+        let brief = format!("{web}{{ command = [\"/r\"] }}\nverify-within = \"1m\"");
+        let Replacer::Command { timeout, .. } = check(&brief).unwrap().of("web").replacer else {
+            panic!("a command")
+        };
+        assert_eq!(
+            timeout,
+            Duration::from_secs(60),
+            "never longer than its order may take"
+        );
     }
 
     #[test]
@@ -386,6 +412,10 @@ mod tests {
             (
                 web("replacer = { command = [\"/r\"], time = \"1m\" }"),
                 "fleet `web`",
+            ),
+            (
+                web("verify-within = \"5m\"\nreplacer = { command = [\"/r\"], timeout = \"6m\" }"),
+                "timeout is 6m, longer than verify-within, which is 5m",
             ),
             (web("channel = \"a b\""), "`a b` is not a name"),
             (web("[[fleet]]\nname = \"web\""), "twice"),

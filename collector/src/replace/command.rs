@@ -5,8 +5,12 @@
 //! ```json
 //! {"order":"o-…","generation":1,"fleet":"web","reason":"2 drifts are open, the worst high",
 //!  "instance":{"id":"i-…","cloud_id":"vm-7"},"drifts":{"count":2,"worst":"high"},
-//!  "image":{"name":"web","version":"1.2","build":"amd64","manifest":"…"}}
+//!  "image":{"name":"web","version":"1.2","build":"amd64","manifest":"…",
+//!           "artifacts":[{"platform":"aws","kind":"eu-west-1","id":"ami-…","signed":false}]}}
 //! ```
+//!
+//! `artifacts` is what that build is called where it runs, the latest first, as `image add --artifact` and `image
+//! artifact` said; `signed` where a key vouches for it that is trusted now, and not only an operator.
 //!
 //! It terminates the instance of that cloud id, starts another one from that image, and prints
 //! `{"replacement":"CLOUD-ID"}` as its last line of JSON. Any exit but 0, another last line, or running out of time is a
@@ -23,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use crate::image::ShownArtifact;
 use crate::instance::Instance;
 use crate::store::orders::OrderRow;
 
@@ -53,7 +58,24 @@ pub struct Request {
     reason: String,
     instance: Target,
     drifts: Summary,
-    image: Option<ImageRef>,
+    image: Option<Wanted>,
+}
+
+/// The image to replace with, and what it is called where it runs.
+#[derive(Debug, Clone, Serialize)]
+struct Wanted {
+    #[serde(flatten)]
+    image: ImageRef,
+    artifacts: Vec<Called>,
+}
+
+/// One name of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Called {
+    platform: String,
+    kind: String,
+    id: String,
+    signed: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -90,8 +112,12 @@ pub struct Output {
 }
 
 impl Request {
-    /// What is told of an order and its instance.
-    pub fn of(order: &OrderRow, instance: Option<&Instance>) -> Self {
+    /// What is told of an order, its instance, and what the image to replace with is called.
+    pub fn of(
+        order: &OrderRow,
+        instance: Option<&Instance>,
+        artifacts: Vec<ShownArtifact>,
+    ) -> Self {
         let summary = |instance: &Instance| Summary {
             count: instance.open + instance.raised,
             worst: instance.severity.clone(),
@@ -106,9 +132,23 @@ impl Request {
                 cloud_id: order.cloud_id.clone(),
             },
             drifts: instance.map(summary).unwrap_or_default(),
-            image: order.image.clone(),
+            image: order.image.clone().map(|image| Wanted {
+                image,
+                artifacts: artifacts.into_iter().flat_map(called).collect(),
+            }),
         }
     }
+}
+
+fn called(artifact: ShownArtifact) -> impl Iterator<Item = Called> {
+    let signed = artifact.signers.len() > artifact.revoked_signers.len();
+    let platform = artifact.platform;
+    artifact.ids.into_iter().map(move |(kind, id)| Called {
+        platform: platform.clone(),
+        kind,
+        id,
+        signed,
+    })
 }
 
 impl Outcome {
@@ -313,6 +353,57 @@ mod tests {
         )
         .await;
         assert_eq!(outcome.replacement.as_deref(), Ok("after-vm-1"));
+    }
+
+    #[tokio::test]
+    async fn what_the_image_is_called_comes_with_it() {
+        let artifact = |platform: &str, ids: &[(&str, &str)], signers: &[&str]| ShownArtifact {
+            platform: platform.into(),
+            ids: ids
+                .iter()
+                .map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned()))
+                .collect(),
+            verity_root_hash: None,
+            format: "packer".into(),
+            signers: signers.iter().map(|it| (*it).to_owned()).collect(),
+            revoked_signers: Vec::new(),
+            added_at_ms: 0,
+            added_by: "alice".into(),
+        };
+        let artifacts = vec![
+            artifact("azure", &[("image", "/subscriptions/x")], &["key"]),
+            artifact(
+                "aws",
+                &[("eu-west-1", "ami-1"), ("us-east-1", "ami-2")],
+                &[],
+            ),
+        ];
+        let image = ImageRef {
+            name: "web".into(),
+            version: "1".into(),
+            build: "amd64".into(),
+            manifest: drift::Blake3::of(b"1"),
+        };
+        let request = Request {
+            image: Some(Wanted {
+                image,
+                artifacts: artifacts.into_iter().flat_map(called).collect(),
+            }),
+            ..request()
+        };
+        let program = Program {
+            program: "/bin/sh".into(),
+            arguments: vec![
+                "-c".into(),
+                r#"sed 's/.*"kind":"eu-west-1","id":"\(ami-[0-9]*\)","signed":false.*/{"replacement":"from-\1"}/'"#.into(),
+            ],
+            timeout: LONG,
+        };
+        let outcome = run(&program, &request).await;
+        assert_eq!(outcome.replacement.as_deref(), Ok("from-ami-1"));
+        let told = serde_json::to_value(&request).unwrap();
+        assert_eq!(told["image"]["version"], "1");
+        assert_eq!(told["image"]["artifacts"][0]["signed"], true);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::instance;
 use crate::judge::{
-    Drifts, Fleet, Hold, Instance, LastGood, Mark, Order, Proof, Replacement, Situation,
+    Again, Drifts, Fleet, Hold, Instance, LastGood, Mark, Order, Proof, Replacement, Situation,
 };
 use crate::policy::Fleets;
 use crate::store::orders::{self, MarkRow, OrderRow};
@@ -34,7 +34,8 @@ pub(super) fn load(
             let mark = marks.remove(&stored.id);
             // Who is out for good is only of interest while a mark is open.
             if stored.standing == instance::Standing::Active || mark.is_some() {
-                instances.push(known(stored, mark, heartbeat, now_ms));
+                let again = again(db, &stored)?;
+                instances.push(known(stored, again, mark, heartbeat, now_ms));
             }
         }
         let fleet = Fleet {
@@ -69,8 +70,23 @@ fn last_good(
     }
 }
 
+/// Only asked of what is drifted, and of who came with proof: nobody else is replaced.
+fn again(db: &Connection, stored: &instance::Instance) -> rusqlite::Result<Option<Again>> {
+    let drifted = stored.open + stored.raised > 0 && stored.proven;
+    let Some(cloud_id) = stored.cloud_id.as_deref().filter(|_| drifted) else {
+        return Ok(None);
+    };
+    let repeated = orders::repeated(db, stored.row, cloud_id)?;
+    Ok(repeated.map(|(order, replaced, image)| Again {
+        order,
+        replaced,
+        image,
+    }))
+}
+
 fn known(
     stored: instance::Instance,
+    again: Option<Again>,
     mark: Option<Mark>,
     heartbeat: Duration,
     now_ms: i64,
@@ -96,6 +112,7 @@ fn known(
         enrolled_ms: stored.enrolled_at_ms,
         heard_ms: stored.heard_at_ms,
         drifts: worst.map(|worst| Drifts { count, worst }),
+        again,
         hold: stored.hold.map(|hold| Hold {
             reason: hold.reason,
         }),

@@ -1,5 +1,7 @@
 //! The whole way of an order through a real database: judged, written down, executed, verified, and in the ledger.
 
+mod labels;
+
 use std::time::Duration;
 
 use drift::class::Severity;
@@ -45,6 +47,7 @@ impl World {
             include_str!("../store/migrations/V2__images.sql"),
             include_str!("../store/migrations/V3__orders.sql"),
             include_str!("../store/migrations/V4__ledger.sql"),
+            include_str!("../store/migrations/V5__artifacts_and_packages.sql"),
         ] {
             db.execute_batch(migration).unwrap();
         }
@@ -113,6 +116,28 @@ impl World {
         instance.open = drifts;
         instance.severity = (drifts > 0).then_some(Severity::High);
         instances::store_reported(&tx, &instance, None).unwrap();
+        tx.commit().unwrap();
+    }
+
+    /// Has a drift open on an instance.
+    fn open(&mut self, cloud_id: &str, path: &str) {
+        let tx = self.db.transaction().unwrap();
+        let instance = instances::by_id(&tx, &format!("i-{cloud_id}"))
+            .unwrap()
+            .unwrap();
+        let drift: drift::finding::Drift = serde_json::from_value(serde_json::json!({
+            "path": path, "kind": "added", "class": "program", "severity": "high",
+        }))
+        .unwrap();
+        crate::store::drifts::open(
+            &tx,
+            instance.row,
+            crate::store::drifts::Source::Agent,
+            drift.id(),
+            &drift,
+            self.now_ms,
+        )
+        .unwrap();
         tx.commit().unwrap();
     }
 
@@ -219,6 +244,69 @@ fn an_order_goes_all_the_way_and_the_ledger_tells_the_story() {
     assert!(
         matches!(ledger::verify(&world.db, None).unwrap(), Verified::Holds(walked) if walked.entries == 9)
     );
+}
+
+#[test]
+fn a_replacement_that_drifts_as_the_machine_before_it_did_is_not_replaced_from_the_same_image() {
+    let mut world = World::executing();
+    world.open("vm-0", "etc/passwd");
+    world.name("vm-new").unwrap();
+    world.settle();
+    world.pass(5);
+    world.enrol("vm-new", true);
+    world.settle();
+    assert_eq!(world.order().state, OrderState::Verified);
+    world.report("vm-new", 1);
+    world.open("vm-new", "etc/passwd");
+    for _ in 0..3 {
+        world.settle();
+        world.pass(60);
+        world.report("vm-1", 0);
+        world.report("vm-2", 0);
+        world.report("vm-new", 1);
+    }
+    world.settle();
+    let order = world.order();
+    assert_eq!(
+        (order.state, order.instance.as_str()),
+        (OrderState::Blocked, "i-vm-new")
+    );
+    assert!(
+        order
+            .why
+            .starts_with("a replacement that drifts again: it replaced i-vm-0"),
+        "{}",
+        order.why
+    );
+    assert_eq!(
+        world
+            .kinds()
+            .iter()
+            .filter(|kind| *kind == "order-executing")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_replacement_that_drifts_otherwise_is_replaced_again() {
+    let mut world = World::executing();
+    world.open("vm-0", "etc/passwd");
+    world.name("vm-new").unwrap();
+    world.settle();
+    world.pass(5);
+    world.enrol("vm-new", true);
+    world.settle();
+    world.report("vm-new", 1);
+    world.open("vm-new", "etc/shadow");
+    world.settle();
+    world.pass(60);
+    for machine in ["vm-1", "vm-2"] {
+        world.report(machine, 0);
+    }
+    world.report("vm-new", 1);
+    world.settle();
+    assert_eq!(world.order().state, OrderState::Executing);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! Every id is kept, with its severity; the whole drift only of the gravest [`ROWS`]. The set digest is over all ids
 //! that the agent opened, so the collector knows when it does not hold what the agent holds.
 
-use drift::finding::{Drift, DriftId, set_digest};
-use drift::report::{HeldValue, Moment};
+use drift::finding::{Drift, DriftId, HostPackage, set_digest};
+use drift::report::{HeldValue, Moment, OpenDrift};
 use drift::{Blake3, TreePath};
 use rusqlite::{Connection, Row, Transaction};
 
@@ -46,6 +46,8 @@ pub struct Opened {
     pub opened_at_ms: i64,
     /// What it is; none beyond the gravest [`ROWS`].
     pub drift: Option<Drift>,
+    /// What the host's package database says of it: for people, and for nothing that is decided.
+    pub package: Option<HostPackage>,
 }
 
 /// What is open in sum.
@@ -59,7 +61,7 @@ pub struct Sum {
     pub rank: Option<i64>,
 }
 
-/// Opens one; nothing happens if it is open.
+/// Opens one; if it is open, nothing of it changes.
 ///
 /// # Errors
 /// The database's.
@@ -77,6 +79,31 @@ pub fn open(
     )?
     .execute((instance, source as i64, id.0.as_bytes(), rank(&drift.severity), now_ms, kept_text(drift)))?;
     Ok(())
+}
+
+/// Opens what an agent says is open; if it is open, only what the host's package database says of it may change.
+///
+/// # Errors
+/// The database's.
+pub fn open_reported(
+    tx: &Transaction<'_>,
+    instance: i64,
+    open: &OpenDrift,
+    now_ms: i64,
+) -> rusqlite::Result<()> {
+    self::open(tx, instance, Source::Agent, open.id, &open.drift, now_ms)?;
+    tx.prepare_cached(
+        "UPDATE drifts SET package = ?4
+         WHERE instance = ?1 AND source = ?2 AND id = ?3 AND drift IS NOT NULL AND package IS NOT ?4",
+    )?
+    .execute((instance, Source::Agent as i64, open.id.0.as_bytes(), kept_package(open)))?;
+    Ok(())
+}
+
+/// What the host's package database says, as it is kept.
+pub fn kept_package(open: &OpenDrift) -> Option<String> {
+    let package = open.host_package.as_ref()?;
+    Some(serde_json::to_string(package).expect("a plain struct"))
 }
 
 /// A drift as it is kept, unless it is too long to be.
@@ -163,7 +190,7 @@ pub fn thin_out(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<()> {
     let excess = from_stored(whole).saturating_sub(ROWS);
     if excess > 0 {
         tx.prepare_cached(
-            "UPDATE drifts SET drift = NULL WHERE instance = ?1 AND source = 0 AND id IN (
+            "UPDATE drifts SET drift = NULL, package = NULL WHERE instance = ?1 AND source = 0 AND id IN (
                  SELECT id FROM drifts WHERE instance = ?1 AND source = 0 AND drift IS NOT NULL
                  ORDER BY severity, opened_at_ms DESC, id LIMIT ?2)",
         )?
@@ -179,11 +206,21 @@ pub fn thin_out(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<()> {
 pub fn list(connection: &Connection, instance: i64, limit: u32) -> rusqlite::Result<Vec<Opened>> {
     connection
         .prepare_cached(
-            "SELECT id, source, severity, opened_at_ms, drift FROM drifts WHERE instance = ?1
+            "SELECT id, source, severity, opened_at_ms, drift, package FROM drifts WHERE instance = ?1
              ORDER BY source = 0, severity DESC, opened_at_ms, id LIMIT ?2",
         )?
         .query_map((instance, limit), read)?
         .collect()
+}
+
+/// Whether the host's package database says anything of what is open.
+///
+/// # Errors
+/// The database's.
+pub fn is_labelled(connection: &Connection, instance: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM drifts WHERE instance = ?1 AND package IS NOT NULL LIMIT 1")?
+        .exists([instance])
 }
 
 /// Drifts that are open on at least `least` instances of a fleet: the same path, kind and content is one cause.
@@ -330,7 +367,9 @@ pub fn hold(tx: &Transaction<'_>, instance: i64, held: &HeldValue) -> rusqlite::
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Opened> {
     let drift: Option<String> = row.get(4)?;
+    let package: Option<String> = row.get(5)?;
     Ok(Opened {
+        package: package.and_then(|text| serde_json::from_str(&text).ok()),
         id: DriftId(Blake3::from_bytes(row.get(0)?)),
         raised: row.get::<_, i64>(1)? != Source::Agent as i64,
         rank: row.get(2)?,

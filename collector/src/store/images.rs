@@ -12,6 +12,8 @@ use crate::image::{
 };
 use crate::judge::LastGood;
 
+use super::artifacts;
+
 /// What is registered under a name, version and build.
 ///
 /// # Errors
@@ -114,24 +116,6 @@ pub fn sign(tx: &Transaction<'_>, image: &ImageRef, key: &str) -> rusqlite::Resu
     let signed = params![image.name, image.version, image.build, key];
     tx.execute("INSERT INTO signers (name, version, build, key) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING", signed)?;
     Ok(())
-}
-
-/// Keeps what a build became once it was sealed.
-///
-/// # Errors
-/// Whatever the database gives.
-pub fn set_artifact(
-    tx: &Transaction<'_>,
-    name: &str,
-    version: &str,
-    build: &str,
-    artifact: &str,
-) -> rusqlite::Result<bool> {
-    let changed = tx.execute(
-        "UPDATE builds SET artifact = ?4 WHERE name = ?1 AND version = ?2 AND build = ?3",
-        [name, version, build, artifact],
-    )?;
-    Ok(changed > 0)
 }
 
 /// Whether a version is registered.
@@ -292,7 +276,7 @@ pub fn builds(
     let channels = currently(db)?;
     db.prepare_cached(
         "SELECT b.name, b.version, b.build, b.blake3, b.sha256, b.entries, b.added_at_ms, b.added_by,
-            v.revoked_at_ms, v.revoked_reason, v.expires_at_ms, b.statement, b.artifact,
+            v.revoked_at_ms, v.revoked_reason, v.expires_at_ms, b.statement,
             (SELECT json_group_array(key) FROM signers s
                 WHERE s.name = b.name AND s.version = b.version AND s.build = b.build)
          FROM builds b JOIN versions v USING (name, version)
@@ -300,14 +284,14 @@ pub fn builds(
          ORDER BY b.added_at_ms DESC, b.name, b.version, b.build LIMIT ?4",
     )?
     .query_map(params![name, version, build, MAX_LISTED], |row| {
-        let signers = strings(row, 13)?;
-        let (name, version): (String, String) = (row.get(0)?, row.get(1)?);
-        let artifact: Option<String> = row.get(12)?;
+        let signers = strings(row, 12)?;
+        let (name, version, build): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(ShownBuild {
             channels: channels.get(&(name.clone(), version.clone())).cloned().unwrap_or_default(),
+            artifacts: artifacts::of_build(db, &name, &version, &build)?,
             name,
             version,
-            build: row.get(2)?,
+            build,
             blake3: Blake3::from_bytes(row.get(3)?),
             sha256: Sha256::from_bytes(row.get(4)?),
             entries: row.get::<_, i64>(5)?.unsigned_abs(),
@@ -319,7 +303,6 @@ pub fn builds(
             revoked_reason: row.get(9)?,
             expires_at_ms: row.get(10)?,
             statement: json(&row.get::<_, String>(11)?),
-            artifact: artifact.map(|text| json(&text)),
         })
     })?
     .collect()
@@ -383,8 +366,20 @@ pub fn revoke_key(
 /// # Errors
 /// Whatever the database gives.
 pub fn trusted_keys(db: &Connection) -> rusqlite::Result<Vec<TrustedKey>> {
+    keys_of(db, "SELECT spki FROM keys WHERE revoked_at_ms IS NULL")
+}
+
+/// The keys whose signatures counted once: only to say so where one is met.
+///
+/// # Errors
+/// Whatever the database gives.
+pub fn former_keys(db: &Connection) -> rusqlite::Result<Vec<TrustedKey>> {
+    keys_of(db, "SELECT spki FROM keys WHERE revoked_at_ms IS NOT NULL")
+}
+
+fn keys_of(db: &Connection, statement: &str) -> rusqlite::Result<Vec<TrustedKey>> {
     let keys: rusqlite::Result<Vec<Vec<u8>>> = db
-        .prepare("SELECT spki FROM keys WHERE revoked_at_ms IS NULL")?
+        .prepare(statement)?
         .query_map([], |row| row.get(0))?
         .collect();
     Ok(keys?

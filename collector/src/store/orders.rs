@@ -321,6 +321,34 @@ pub fn is_named(db: &Connection, cloud_id: &str) -> rusqlite::Result<bool> {
         .exists([cloud_id])
 }
 
+/// The order by which a machine came as a replacement, if any drift is open on it that was open on the instance before
+/// it; with that instance and the image.
+///
+/// # Errors
+/// Whatever the database gives.
+pub fn repeated(
+    db: &Connection,
+    instance: i64,
+    cloud_id: &str,
+) -> rusqlite::Result<Option<(String, String, Option<ImageRef>)>> {
+    db.prepare_cached(
+        "SELECT orders.id, orders.instance, orders.image
+         FROM orders JOIN instances AS before ON before.id = orders.instance
+         WHERE orders.replacement = ?2 AND orders.state <> 'cancelled' AND before.row <> ?1 AND EXISTS (
+             SELECT 1 FROM drifts AS old JOIN drifts AS new ON new.id = old.id
+             WHERE old.instance = before.row AND new.instance = ?1)",
+    )?
+    .query_row(params![instance, cloud_id], |row| {
+        let image: Option<String> = row.get(2)?;
+        let image = image
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| unreadable(2, error))?;
+        Ok((row.get(0)?, row.get(1)?, image))
+    })
+    .optional()
+}
+
 /// The fleets in which there may be something to judge: an open drift, a mark, or an order that is not over.
 ///
 /// # Errors

@@ -84,11 +84,19 @@ pub fn add(
 
 fn keep_rows(tx: &Transaction<'_>, instance: i64, report: &Report) -> rusqlite::Result<()> {
     let mut row = tx.prepare_cached(
-        "INSERT INTO staged_drifts (instance, id, opened, severity, drift) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET opened = excluded.opened, severity = excluded.severity, drift = excluded.drift",
+        "INSERT INTO staged_drifts (instance, id, opened, severity, drift, package) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET opened = excluded.opened, severity = excluded.severity, drift = excluded.drift,
+             package = excluded.package",
     )?;
     for id in &report.closed {
-        row.execute((instance, id.0.as_bytes(), false, 0, None::<String>))?;
+        row.execute((
+            instance,
+            id.0.as_bytes(),
+            false,
+            0,
+            None::<String>,
+            None::<String>,
+        ))?;
     }
     for open in &report.opened {
         let text = drifts::kept_text(&open.drift);
@@ -98,6 +106,7 @@ fn keep_rows(tx: &Transaction<'_>, instance: i64, report: &Report) -> rusqlite::
             true,
             rank(&open.drift.severity),
             text,
+            drifts::kept_package(open),
         ))?;
     }
     if report.held_whole {
@@ -132,9 +141,17 @@ pub fn apply(
     tx.prepare_cached(gone)?.execute([instance])?;
     let open = drifts::sum(tx, instance)?.open;
     let room = drifts::IDS.saturating_sub(open);
+    // Of what was open before, only what the host's package database says may change.
     tx.prepare_cached(
-        "INSERT INTO drifts (instance, source, id, severity, opened_at_ms, drift)
-         SELECT instance, ?2, id, severity, ?3, drift FROM staged_drifts AS new
+        "UPDATE drifts SET package = new.package FROM staged_drifts AS new
+         WHERE drifts.instance = ?1 AND drifts.source = ?2 AND drifts.drift IS NOT NULL
+             AND new.instance = ?1 AND new.id = drifts.id AND new.opened = 1
+             AND drifts.package IS NOT new.package",
+    )?
+    .execute((instance, Source::Agent as i64))?;
+    tx.prepare_cached(
+        "INSERT INTO drifts (instance, source, id, severity, opened_at_ms, drift, package)
+         SELECT instance, ?2, id, severity, ?3, drift, package FROM staged_drifts AS new
          WHERE instance = ?1 AND opened = 1
              AND NOT EXISTS (SELECT 1 FROM drifts WHERE instance = ?1 AND source = 0 AND id = new.id)
          ORDER BY severity DESC LIMIT ?4",

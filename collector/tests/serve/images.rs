@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::world::{Answer, World, answer};
 
 /// A manifest of a directory or two.
-fn baked(mode: u16) -> BakedManifest {
+pub(crate) fn baked(mode: u16) -> BakedManifest {
     let mut builder = Builder::default();
     let entry = Entry {
         path: TreePath::root(),
@@ -32,11 +32,11 @@ fn baked(mode: u16) -> BakedManifest {
         .unwrap()
 }
 
-fn key() -> SigningKey {
+pub(crate) fn key() -> SigningKey {
     SigningKey::generate(&SystemRandom::new()).unwrap().0
 }
 
-fn signature(baked: &BakedManifest, version: &str, key: &SigningKey) -> Vec<u8> {
+pub(crate) fn signature(baked: &BakedManifest, version: &str, key: &SigningKey) -> Vec<u8> {
     let digest = SubjectDigest {
         sha256: baked.identity.sha256,
         blake3: Some(baked.identity.blake3),
@@ -66,7 +66,7 @@ fn signature(baked: &BakedManifest, version: &str, key: &SigningKey) -> Vec<u8> 
         .to_json()
 }
 
-async fn trust(world: &World, key: &SigningKey) {
+pub(crate) async fn trust(world: &World, key: &SigningKey) {
     world
         .post("/v1/keys", json!({"pem": key.public().to_pem()}))
         .await;
@@ -90,7 +90,7 @@ async fn register(world: &World, signature: &[u8], manifest: &[u8]) -> Answer<Va
     .await
 }
 
-fn refused(answer: Answer<Value>) -> (u16, String) {
+pub(crate) fn refused(answer: Answer<Value>) -> (u16, String) {
     let (status, code) = answer.unwrap_err();
     (status.as_u16(), code)
 }
@@ -221,7 +221,7 @@ async fn an_image_of_a_revoked_key_is_refused_and_its_channel_has_no_last_good()
     assert_eq!(refused(again.await), (409, "already".into()));
 }
 
-fn first_token(world: &World) -> String {
+pub(crate) fn first_token(world: &World) -> String {
     let path = world.collector.app.config.data.join("operator.token");
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod artifacts;
 mod crash;
 mod hostile;
 mod images;
+mod packages;
 mod world;
 
 use drift::finding::set_digest;

@@ -127,7 +127,7 @@ pub(crate) fn samples(world: &World) -> Result<Vec<Sample>> {
         Body::Json(json!({ "pem": pem })),
     );
     let images = format!(
-        "/v1/images?signature_bytes={}&expires_at_ms=4000000000000",
+        "/v1/images?signature_bytes={}&expires_at_ms=4000000000000&name=web&version=2&build=test",
         signature.len()
     );
     add("post", "/v1/images", images, Body::Bytes(upload));
@@ -137,13 +137,16 @@ pub(crate) fn samples(world: &World) -> Result<Vec<Sample>> {
         "/v1/images/web/2".into(),
         Body::None,
     );
-    let artifact = "/v1/images/{name}/{version}/{build}/artifact";
+    let artifacts = "/v1/images/{name}/{version}/{build}/artifacts";
+    let ami = json!({"platform": "aws", "ids": {"eu-west-1": "ami-0123456789abcdef0"}});
     add(
         "post",
-        artifact,
-        "/v1/images/web/2/test/artifact".into(),
-        Body::Json(json!({"builds": [{"ami": "x"}]})),
+        artifacts,
+        "/v1/images/web/2/test/artifacts".into(),
+        Body::Bytes(serde_json::to_vec(&ami)?),
     );
+    let by_artifact = "/v1/images?artifact=ami-0123456789abcdef0";
+    add("get", "/v1/images", by_artifact.into(), Body::None);
     let promotion = json!({"name": "web", "version": "1", "reason": "because"});
     add(
         "post",
@@ -154,7 +157,7 @@ pub(crate) fn samples(world: &World) -> Result<Vec<Sample>> {
     add(
         "get",
         "/v1/instances/{id}",
-        instance("?limit=10"),
+        instance("?limit=10&grouped=true"),
         Body::None,
     );
     add(

@@ -1,13 +1,15 @@
 //! Receives an instance as it is stored, hands on what operators see of it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use drift::Blake3;
 use drift::entry::Shown;
-use drift::{Blake3, TreePath};
+use drift::finding::HostPackage;
+use drift::manifest::Package;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::packages::{Image, InImage, ShownTransaction};
 use crate::instance::{self, Instance, severity};
 use crate::serve::App;
 use crate::store::drifts::{Kept, Opened};
@@ -71,6 +73,9 @@ pub struct ShownInstance {
     pub set_digest: Option<String>,
     /// What is open, the gravest first.
     pub drifts: Vec<ShownDrift>,
+    /// What of all that is open would be explained by packages, if the host's word is taken for it: for display, and
+    /// for nothing that is decided.
+    pub transactions: Vec<ShownTransaction>,
     /// What happened there, the latest first.
     pub moments: Vec<ShownMoment>,
     /// Moments that its agent had no room for.
@@ -99,6 +104,30 @@ pub struct ShownDrift {
     /// What the image has there, from the collector's own copy of the manifest.
     #[schema(value_type = Option<Object>)]
     pub expected: Option<Value>,
+    /// The package that it belongs to in the image, from the same copy.
+    pub package: Option<ShownPackage>,
+    /// What the host's own package database says of it.
+    pub host_package: Option<ShownHostPackage>,
+}
+
+/// A package of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// What the host's own package database says of a path: unsigned, and whoever changed the path could change it too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownHostPackage {
+    /// The installed package that owns it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Whether what is there now is what the package brings, by the digest that the database holds.
+    pub matches: bool,
 }
 
 /// Something that happened.
@@ -144,7 +173,8 @@ impl ShownInstance {
     pub(super) fn of(
         instance: &Instance,
         open: Vec<Opened>,
-        expected: &HashMap<TreePath, Shown>,
+        transactions: Vec<ShownTransaction>,
+        image: &Image,
         moments: Vec<Kept>,
         coverage: Option<&str>,
         heartbeat: Duration,
@@ -171,8 +201,9 @@ impl ShownInstance {
             set_digest: instance.set_digest.map(|digest| digest.to_string()),
             drifts: open
                 .into_iter()
-                .map(|open| shown_drift(open, expected))
+                .map(|open| shown_drift(open, image))
                 .collect(),
+            transactions,
             moments: moments.into_iter().map(shown_moment).collect(),
             dropped_moments: instance.dropped_moments,
             held_unproven: instance.held_unproven,
@@ -181,17 +212,35 @@ impl ShownInstance {
     }
 }
 
-fn shown_drift(open: Opened, expected: &HashMap<TreePath, Shown>) -> ShownDrift {
+fn shown_drift(open: Opened, image: &Image) -> ShownDrift {
     let there = open
         .drift
         .as_ref()
-        .and_then(|drift| expected.get(&drift.path));
+        .and_then(|drift| image.at.get(&drift.path));
     ShownDrift {
         id: open.id.to_string(),
         raised: open.raised,
         severity: severity(open.rank).to_string(),
         opened_at_ms: open.opened_at_ms,
-        expected: there.and_then(|shown| serde_json::to_value(shown).ok()),
+        expected: there.and_then(|there| serde_json::to_value(&there.shown).ok()),
+        package: there
+            .and_then(|there| there.package.as_ref())
+            .map(|package| {
+                let Package { name, version } = package.clone();
+                ShownPackage { name, version }
+            }),
+        host_package: open.package.map(|package| {
+            let HostPackage {
+                name,
+                version,
+                matches,
+            } = package;
+            ShownHostPackage {
+                name,
+                version,
+                matches,
+            }
+        }),
         drift: open
             .drift
             .and_then(|drift| serde_json::to_value(drift).ok()),
@@ -210,22 +259,36 @@ fn shown_moment(kept: Kept) -> ShownMoment {
 
 /// What the image of an instance has at the paths that drifted: from our copy of the manifest, never from the report.
 /// Blocking. Where we hold no copy, or cannot read it, nothing is shown and the log says why.
-pub(super) fn expected(app: &App, registered: Blake3, open: &[Opened]) -> HashMap<TreePath, Shown> {
-    let mut found = HashMap::new();
+pub(super) fn image(app: &App, registered: Blake3, open: &[Opened]) -> Image {
+    let mut image = Image::default();
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        tracing::warn!(
+            error = crate::api::error_chain(error),
+            "what was expected cannot be looked up"
+        );
+    };
     for drift in open.iter().filter_map(|open| open.drift.as_ref()) {
         match app.shelf.expected(registered, &drift.path) {
             Ok(Some(there)) => {
-                found.insert(drift.path.clone(), Shown::from(&there.entry));
+                let there = InImage {
+                    shown: Shown::from(&there.entry),
+                    package: there.origin.and_then(|origin| origin.package),
+                };
+                image.at.insert(drift.path.clone(), there);
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(
-                    error = crate::api::error_chain(&error),
-                    "what was expected cannot be looked up"
-                );
-                break;
+                failed(&error);
+                return image;
             }
         }
     }
-    found
+    // Only where something is to be grouped, and only once everything could be looked up.
+    if open.iter().any(|open| open.package.is_some()) {
+        match app.shelf.packages(registered) {
+            Ok(packages) => image.packages = Some(packages),
+            Err(error) => failed(&error),
+        }
+    }
+    image
 }

@@ -1,0 +1,461 @@
+//! Receives what is open on an instance, hands on which of it people may see as one line for each package.
+//!
+//! What the host's package database says is the host's: whoever changed a file could change the database too. So it
+//! groups what is printed and nothing else, and only where everything that can be checked agrees: the content is what
+//! the database says that the package brings, only content differs, the file runs with nobody else's rights, the version
+//! is not the image's, and the collector's own copy of the manifest does not know the path as somebody else's. Whatever
+//! does not fit keeps a line of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use drift::TreePath;
+use drift::entry::{Attribute, AttributeSet, Shown};
+use drift::finding::{Drift, DriftId, DriftKind, HostPackage};
+use drift::manifest::Package;
+use serde::{Deserialize, Serialize};
+
+use crate::instance::severity;
+use crate::store::drifts::Opened;
+
+/// What an installed package explains, if the host's word is taken for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownTransaction {
+    /// The package; none for the package database's own files.
+    pub name: Option<String>,
+    /// Its version in the image, from the collector's own copy of the manifest; none if the image has no such package.
+    pub before: Option<String>,
+    /// Its version on the host, by the host's own database.
+    pub version: Option<String>,
+    /// How many drifts that is.
+    pub files: u64,
+    /// The gravest of them.
+    pub severity: String,
+    /// How far that can be trusted: `host database, unsigned`.
+    pub trust: String,
+}
+
+/// What the image has at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InImage {
+    /// The entry.
+    pub(super) shown: Shown,
+    /// The package that owns it.
+    pub(super) package: Option<Package>,
+}
+
+/// What is known of the image, from the collector's own copy of its manifest.
+#[derive(Debug, Default)]
+pub(super) struct Image {
+    /// What it has at the paths that drifted.
+    pub(super) at: HashMap<TreePath, InImage>,
+    /// All its packages; none if the manifest cannot be read, and then nothing is grouped.
+    pub(super) packages: Option<Vec<Package>>,
+}
+
+/// What is grouped.
+#[derive(Debug, Default)]
+pub(super) struct Transactions {
+    /// One line each.
+    pub(super) lines: Vec<ShownTransaction>,
+    members: HashSet<DriftId>,
+}
+
+/// By package and version; the database's own files come last.
+type Key = (bool, Option<String>, Option<String>);
+
+impl Transactions {
+    pub(super) fn of(open: &[Opened], image: &Image) -> Self {
+        let Some(packages) = &image.packages else {
+            return Transactions::default();
+        };
+        let mut gathered: BTreeMap<Key, (Option<String>, i64, u64)> = BTreeMap::new();
+        let mut members = HashSet::new();
+        let mut gather = |open: &Opened, key: Key, before: Option<String>| {
+            let (_, rank, files) = gathered.entry(key).or_insert((before, open.rank, 0));
+            *rank = (*rank).max(open.rank);
+            *files += 1;
+            members.insert(open.id);
+        };
+        // An agent's word on what a package brings is one thing, the collector's own findings are another.
+        let drifts = || {
+            let whole = |open: &&Opened| !open.raised;
+            open.iter()
+                .filter(whole)
+                .filter_map(|open| open.drift.as_ref().map(|drift| (open, drift)))
+        };
+        let mut touched: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
+        for (open, drift) in drifts() {
+            let Some(host) = open.package.as_ref() else {
+                continue;
+            };
+            if let Some(before) = explained(drift, host, image, packages) {
+                touched.insert(host.name.clone(), (host.version.clone(), before.clone()));
+                let key = (false, Some(host.name.clone()), Some(host.version.clone()));
+                gather(open, key, before);
+            }
+        }
+        for (open, drift) in drifts().filter(|(open, _)| open.package.is_none()) {
+            if let Some((name, version, before)) = gone(drift, image, &touched) {
+                gather(open, (false, Some(name), Some(version)), before);
+            } else if !touched.is_empty() && is_database(drift) {
+                gather(open, (true, None, None), None);
+            }
+        }
+        let lines = gathered
+            .into_iter()
+            .map(
+                |((_, name, version), (before, rank, files))| ShownTransaction {
+                    name,
+                    before,
+                    version,
+                    files,
+                    severity: severity(rank).to_string(),
+                    trust: HostPackage::TRUST.to_owned(),
+                },
+            )
+            .collect();
+        Transactions { lines, members }
+    }
+
+    /// Whether a drift is in one of the lines.
+    pub(super) fn hold(&self, open: &Opened) -> bool {
+        !open.raised && self.members.contains(&open.id)
+    }
+}
+
+/// Whether the installation or upgrade of the package that is said to own a path would do just this: the version that
+/// the image has of it, if any.
+fn explained(
+    drift: &Drift,
+    host: &HostPackage,
+    image: &Image,
+    packages: &[Package],
+) -> Option<Option<String>> {
+    const CONTENT: AttributeSet =
+        AttributeSet::of(&[Attribute::Size, Attribute::Content, Attribute::Links]);
+    let found = drift.found.as_ref()?;
+    if !is_plain(found) {
+        return None;
+    }
+    let there = image.at.get(&drift.path);
+    let fits = match (&drift.kind, there) {
+        // A package has no digest of a directory.
+        (DriftKind::Added, None) => host.matches || found.kind == "directory",
+        (DriftKind::Changed, Some(there)) => {
+            let owned = there.package.as_ref();
+            host.matches
+                && drift.changed.without(CONTENT).is_empty()
+                && owned.is_some_and(|package| package.name == host.name)
+        }
+        _ => false,
+    };
+    if !fits {
+        return None;
+    }
+    let versions: BTreeSet<&str> = packages
+        .iter()
+        .filter(|package| package.name == host.name)
+        .map(|package| package.version.as_str())
+        .collect();
+    // The very version that the image has brings what the image has.
+    if versions.contains(host.version.as_str()) {
+        return None;
+    }
+    Some(versions.first().map(|version| (*version).to_owned()))
+}
+
+/// A file or directory that gives nobody more than its owner's rights, and that not everybody may write.
+fn is_plain(found: &Shown) -> bool {
+    let mode = u32::from_str_radix(&found.mode, 8).unwrap_or(u32::MAX);
+    let kind = match found.kind.as_str() {
+        "file" => mode & 0o7000 == 0,
+        "directory" => mode & 0o5000 == 0,
+        _ => false,
+    };
+    kind && mode & 0o002 == 0 && !found.xattr.contains_key("security.capability")
+}
+
+/// What the new version of a package no longer has: the package, its version and the image's.
+fn gone(
+    drift: &Drift,
+    image: &Image,
+    touched: &BTreeMap<String, (String, Option<String>)>,
+) -> Option<(String, String, Option<String>)> {
+    if drift.kind != DriftKind::Removed {
+        return None;
+    }
+    let package = image.at.get(&drift.path)?.package.as_ref()?;
+    let (version, before) = touched.get(&package.name)?;
+    Some((package.name.clone(), version.clone(), before.clone()))
+}
+
+/// Whether a path is the package database's own, written by every transaction. The scripts of packages lie there too:
+/// they run as root, so they are no part of it.
+fn is_database(drift: &Drift) -> bool {
+    const DATA: [&str; 8] = [
+        "list",
+        "md5sums",
+        "conffiles",
+        "shlibs",
+        "symbols",
+        "triggers",
+        "templates",
+        "sha256sums",
+    ];
+    let plain = drift.found.as_ref().is_none_or(is_plain);
+    let kind = matches!(
+        drift.kind,
+        DriftKind::Added | DriftKind::Changed | DriftKind::Removed
+    );
+    let Ok(path) = std::str::from_utf8(drift.path.as_bytes()) else {
+        return false;
+    };
+    let path = path.trim_start_matches('/');
+    let is_data = match path.strip_prefix("var/lib/dpkg/") {
+        Some(
+            "status" | "status-old" | "available" | "available-old" | "lock" | "lock-frontend",
+        ) => true,
+        Some(below) => below
+            .strip_prefix("info/")
+            .and_then(|file| file.rsplit_once('.'))
+            .is_some_and(|(_, ending)| DATA.contains(&ending)),
+        None => [
+            "var/lib/apt/extended_states",
+            "lib/apk/db/installed",
+            "usr/lib/sysimage/rpm/rpmdb.sqlite",
+            "var/lib/rpm/rpmdb.sqlite",
+        ]
+        .contains(&path),
+    };
+    kind && plain && is_data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drift::Blake3;
+
+    fn package(name: &str, version: &str) -> Package {
+        Package {
+            name: name.into(),
+            version: version.into(),
+        }
+    }
+
+    fn shown(kind: &str, mode: &str) -> Shown {
+        Shown {
+            kind: kind.into(),
+            mode: mode.into(),
+            ..Shown::default()
+        }
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text.as_bytes()).unwrap()
+    }
+
+    /// openssl 3.0.11 with two files and passwd with one, /etc/shadow of nobody.
+    fn image() -> Image {
+        let mut image = Image {
+            packages: Some(vec![
+                package("openssl", "3.0.11"),
+                package("passwd", "4.13"),
+            ]),
+            ..Image::default()
+        };
+        for (at, owner) in [
+            ("usr/bin/openssl", Some(package("openssl", "3.0.11"))),
+            ("usr/lib/ssl/old", Some(package("openssl", "3.0.11"))),
+            ("usr/bin/passwd", Some(package("passwd", "4.13"))),
+            ("etc/shadow", None),
+        ] {
+            let shown = shown("file", "0644");
+            image.at.insert(
+                path(at),
+                InImage {
+                    shown,
+                    package: owner,
+                },
+            );
+        }
+        image
+    }
+
+    fn open(
+        at: &str,
+        kind: DriftKind,
+        changed: &[Attribute],
+        found: Option<Shown>,
+        host: Option<(&str, &str, bool)>,
+    ) -> Opened {
+        let changed = AttributeSet::of(changed);
+        let drift = Drift {
+            path: path(at),
+            kind,
+            changed,
+            found,
+            detail: None,
+            class: drift::class::Class::from("program".to_owned()),
+            severity: severity(3),
+            technique: Vec::new(),
+        };
+        Opened {
+            id: DriftId(Blake3::of(at.as_bytes())),
+            raised: false,
+            rank: 3,
+            opened_at_ms: 0,
+            drift: Some(drift),
+            package: host.map(|(name, version, matches)| HostPackage {
+                name: name.into(),
+                version: version.into(),
+                matches,
+            }),
+        }
+    }
+
+    const UPGRADED: Option<(&str, &str, bool)> = Some(("openssl", "3.0.15", true));
+
+    fn changed(at: &str, host: Option<(&str, &str, bool)>) -> Opened {
+        let found = Some(shown("file", "0644"));
+        open(at, DriftKind::Changed, &[Attribute::Content], found, host)
+    }
+
+    fn added(at: &str, found: Shown, host: Option<(&str, &str, bool)>) -> Opened {
+        open(at, DriftKind::Added, &[], Some(found), host)
+    }
+
+    #[test]
+    fn an_upgrade_and_an_installation_are_a_line_each_and_the_old_version_is_the_manifests() {
+        let curl = Some(("curl", "7.88.1", true));
+        let drifts = [
+            changed("usr/bin/openssl", UPGRADED),
+            open("usr/lib/ssl/old", DriftKind::Removed, &[], None, None),
+            added("usr/lib/ssl/new", shown("file", "0644"), UPGRADED),
+            added("usr/bin/curl", shown("file", "0755"), curl),
+            added(
+                "usr/share/doc/curl",
+                shown("directory", "0755"),
+                Some(("curl", "7.88.1", false)),
+            ),
+            changed("var/lib/dpkg/status", None),
+        ];
+        let grouped = Transactions::of(&drifts, &image());
+        let lines: Vec<_> = grouped
+            .lines
+            .iter()
+            .map(|line| {
+                (
+                    line.name.as_deref(),
+                    line.before.as_deref(),
+                    line.version.as_deref(),
+                    line.files,
+                )
+            })
+            .collect();
+        let expected = [
+            (Some("curl"), None, Some("7.88.1"), 2),
+            (Some("openssl"), Some("3.0.11"), Some("3.0.15"), 3),
+            (None, None, None, 1),
+        ];
+        assert_eq!(lines, expected);
+        assert!(drifts.iter().all(|drift| grouped.hold(drift)));
+    }
+
+    #[test]
+    fn what_no_package_would_do_keeps_a_line_of_its_own() {
+        let setuid = shown("file", "4755");
+        let mut capable = shown("file", "0755");
+        capable
+            .xattr
+            .insert("security.capability".into(), "AAAA".into());
+        let found = || Some(shown("file", "0644"));
+        let cases = [
+            (
+                "not what the package brings",
+                changed("usr/bin/openssl", Some(("openssl", "3.0.15", false))),
+            ),
+            (
+                "nobody's file in the image",
+                changed("etc/shadow", UPGRADED),
+            ),
+            (
+                "another package's file",
+                changed("usr/bin/passwd", UPGRADED),
+            ),
+            (
+                "the image's own version",
+                changed("usr/bin/openssl", Some(("openssl", "3.0.11", true))),
+            ),
+            ("no label", changed("usr/bin/openssl", None)),
+            (
+                "another mode",
+                open(
+                    "usr/bin/openssl",
+                    DriftKind::Changed,
+                    &[Attribute::Mode],
+                    found(),
+                    UPGRADED,
+                ),
+            ),
+            ("a setuid file", added("usr/bin/evil", setuid, UPGRADED)),
+            (
+                "a file with capabilities",
+                added("usr/bin/evil", capable, UPGRADED),
+            ),
+            (
+                "a file for all to write",
+                added("usr/bin/evil", shown("file", "0666"), UPGRADED),
+            ),
+            (
+                "a link",
+                added("usr/bin/evil", shown("symlink", "0777"), UPGRADED),
+            ),
+            (
+                "said to be added and in the image",
+                added("usr/bin/passwd", shown("file", "0755"), UPGRADED),
+            ),
+            (
+                "removed of an untouched package",
+                open("usr/bin/passwd", DriftKind::Removed, &[], None, None),
+            ),
+            (
+                "covered",
+                open(
+                    "usr/bin/openssl",
+                    DriftKind::Covered,
+                    &[],
+                    found(),
+                    UPGRADED,
+                ),
+            ),
+            (
+                "a maintainer script",
+                added(
+                    "var/lib/dpkg/info/openssl.postinst",
+                    shown("file", "0755"),
+                    None,
+                ),
+            ),
+        ];
+        for (what, case) in cases {
+            // Beside an upgrade that is one.
+            let drifts = [
+                case,
+                added("usr/lib/ssl/new", shown("file", "0644"), UPGRADED),
+            ];
+            let grouped = Transactions::of(&drifts, &image());
+            assert!(!grouped.hold(&drifts[0]), "{what}");
+            assert!(grouped.hold(&drifts[1]), "{what}");
+            assert_eq!(grouped.lines[0].files, 1, "{what}");
+        }
+        let mut raised = changed("usr/bin/openssl", UPGRADED);
+        raised.raised = true;
+        assert!(!Transactions::of(&[raised.clone()], &image()).hold(&raised));
+        let unknown = Image::default();
+        let drifts = [changed("usr/bin/openssl", UPGRADED)];
+        assert!(
+            Transactions::of(&drifts, &unknown).lines.is_empty(),
+            "without the manifest nothing is grouped"
+        );
+    }
+}
