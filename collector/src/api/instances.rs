@@ -197,15 +197,15 @@ async fn show(
             .filter(|open| !how_much.grouped || !transactions.hold(open))
             .take(limit as usize)
             .collect();
+        let listed = ListedInstance::of(&instance, reader.config.heartbeat, now_ms());
         ShownInstance::of(
             &instance,
+            listed,
             page,
             transactions.lines,
             &image,
             moments,
             coverage.as_deref(),
-            reader.config.heartbeat,
-            now_ms(),
         )
     });
     joined

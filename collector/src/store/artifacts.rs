@@ -174,7 +174,7 @@ pub fn of_build(
                 WHERE artifact = number AND revoked_at_ms IS NOT NULL)
          FROM artifacts WHERE name = ?1 AND version = ?2 AND build = ?3 ORDER BY number DESC",
     )?
-    .query_map([name, version, build], |row| shown(row))?
+    .query_map([name, version, build], shown)?
     .filter_map(Result::transpose)
     .collect()
 }

@@ -263,3 +263,94 @@ fn a_revoked_key_signs_nothing_any_more() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_command_line_says_what_a_build_became_and_finds_it() -> Result<()> {
+    let world = World::new()?;
+    world.bake("2", "the second")?;
+    let manifest = world.text("2/image.manifest");
+    let packer = |version: &str| {
+        json!({"last_run_uuid": "a", "builds": [{
+            "name": "web", "builder_type": "amazon-ebs", "build_time": 1, "files": null,
+            "artifact_id": "eu-west-1:ami-0123456789abcdef0", "packer_run_uuid": "a",
+            "custom_data": {"driftmark.version": version},
+        }]})
+    };
+    fs::write(world.path("packer.json"), packer("2").to_string())?;
+    fs::write(world.path("of-another.json"), packer("3").to_string())?;
+    let file = |name: &str| world.text(name);
+    let before: Value = world.collector.json(["image", "list"])?;
+    for (arguments, said) in [
+        (
+            vec!["--artifact", &file("of-another.json")],
+            "expected 2, found 3",
+        ),
+        (vec!["--artifact", &manifest], "no image builder"),
+        (vec!["--version", "3"], "expected 3"),
+    ] {
+        let add = ["image", "add", &manifest].into_iter().chain(arguments);
+        let output = world.collector.try_cli(add)?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && stderr.contains(said),
+            "{stderr}"
+        );
+    }
+    assert_eq!(world.collector.json(["image", "list"])?, before);
+    let packer = file("packer.json");
+    let add = [
+        "image",
+        "add",
+        &manifest,
+        "--artifact",
+        &packer,
+        "--name",
+        "web",
+        "--version",
+        "2",
+    ];
+    // The same again is no news.
+    for _ in 0..2 {
+        world.collector.cli(add)?;
+    }
+    fs::write(
+        world.path("own.json"),
+        r#"{"platform": "azure", "ids": {"image": "/subscriptions/x/\u2026"}}"#,
+    )?;
+    let own = file("own.json");
+    let refused = world
+        .collector
+        .try_cli(["image", "artifact", "web", "2", &own])?;
+    assert_eq!(refused.status.code(), Some(1), "an id is printable ASCII");
+    fs::write(
+        world.path("own.json"),
+        r#"{"platform": "azure", "ids": {"image": "/subscriptions/x"}}"#,
+    )?;
+    world
+        .collector
+        .cli(["image", "artifact", "web", "2", &own])?;
+    let shown = world.collector.cli(["image", "show", "web", "2"])?;
+    for line in [
+        "aws: eu-west-1 ami-0123456789abcdef0",
+        "azure: image",
+        "unsigned",
+    ] {
+        assert!(shown.contains(line), "{line} in\n{shown}");
+    }
+    let id = "AMI-0123456789ABCDEF0";
+    let found = world.collector.json(["image", "list", "--artifact", id])?;
+    assert_eq!(found[0]["version"], "2");
+    let nothing = world
+        .collector
+        .cli(["image", "list", "--artifact", "ami-x"])?;
+    assert!(
+        nothing.contains("no registered build has artifact ami-x"),
+        "{nothing}"
+    );
+    let taken = world
+        .collector
+        .try_cli(["image", "artifact", "web", "1", &own])?;
+    let said = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert!(said.contains("belongs to web 2 (test) already"), "{said}");
+    Ok(())
+}

@@ -172,18 +172,17 @@ impl ListedInstance {
 impl ShownInstance {
     pub(super) fn of(
         instance: &Instance,
+        listed: ListedInstance,
         open: Vec<Opened>,
         transactions: Vec<ShownTransaction>,
         image: &Image,
         moments: Vec<Kept>,
         coverage: Option<&str>,
-        heartbeat: Duration,
-        now_ms: i64,
     ) -> Self {
         let unknown_image = || "it names no image that is registered".to_owned();
         let heard = instance.heard_at_ms.is_some();
         ShownInstance {
-            listed: ListedInstance::of(instance, heartbeat, now_ms),
+            listed,
             manifest: instance
                 .image
                 .as_ref()
