@@ -151,6 +151,9 @@ impl Config {
             refuse_unless("collector.url", !host.is_empty(), || {
                 format!("`{url}` is not `https://HOST:PORT`")
             })?;
+            refuse_unless("collector.url", host.is_ascii(), || {
+                format!("`{url}` is not ASCII: write the host's name as DNS has it, `xn--…`")
+            })?;
             refuse_unless(
                 "collector.url",
                 !host.contains(['/', '?', '#', '@', ' ']),
