@@ -1,7 +1,7 @@
 //! Receives the package sources of this machine; hands on the release and the mirror that an image is made from.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -14,6 +14,10 @@ pub struct Source {
     pub mirror: String,
     /// The components that the image may use.
     pub components: String,
+    /// Whose signatures count, where it is not this machine's own choice.
+    pub keyring: Option<PathBuf>,
+    /// Updates, as lines of a sources.list: a root of today, not of the day of the release.
+    pub updates: Vec<String>,
 }
 
 impl Source {
@@ -52,6 +56,8 @@ impl Source {
             suite,
             mirror,
             components: "main".to_owned(),
+            keyring: None,
+            updates: Vec::new(),
         })
     }
 }

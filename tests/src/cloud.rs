@@ -34,7 +34,11 @@ pub struct Cloud {
     done: Mutex<BTreeMap<String, String>>,
     next: AtomicU32,
     told: Mutex<Vec<Told>>,
+    seed: Mutex<Option<Seed>>,
 }
+
+/// What cloud-init finds on a machine of this cloud id: file names and contents.
+pub type Seed = fn(&str) -> Vec<(String, String)>;
 
 /// Something that the cloud did, for a timeline.
 #[derive(Debug, Clone)]
@@ -57,6 +61,7 @@ impl Cloud {
             done: Mutex::default(),
             next: AtomicU32::new(1),
             told: Mutex::default(),
+            seed: Mutex::default(),
         })
     }
 
@@ -76,9 +81,11 @@ impl Cloud {
     /// # Errors
     /// It did not come up.
     pub fn launch_with(&self, id: &str, token: Option<String>) -> Result<()> {
+        let seed = *lock(&self.seed);
         let options = InstanceOptions {
             token,
             cloud_id: Some(id.to_owned()),
+            seed: seed.map_or_else(Vec::new, |seed| seed(id)),
             ..InstanceOptions::default()
         };
         let image = lock(&self.image).clone();
@@ -124,6 +131,11 @@ impl Cloud {
     /// Which image new machines boot from now on.
     pub fn set_image(&self, image: Image) {
         *lock(&self.image) = image;
+    }
+
+    /// What cloud-init finds on machines from now on.
+    pub fn set_seed(&self, seed: Seed) {
+        *lock(&self.seed) = Some(seed);
     }
 
     /// What was done until now.

@@ -43,6 +43,8 @@ pub struct FleetOptions {
     pub agent: String,
     /// The image's version.
     pub version: String,
+    /// What the image is made of, where it is not the smallest that boots.
+    pub recipe: Option<Recipe>,
     /// The replacer as TOML, where it is not the lab's cloud.
     pub replacer: Option<String>,
 }
@@ -55,6 +57,7 @@ impl Default for FleetOptions {
             configuration: "heartbeat = \"1s\"\n".to_owned(),
             agent: "[scan]\nquick-interval = \"1s\"\n".to_owned(),
             version: "1".to_owned(),
+            recipe: None,
             replacer: None,
         }
     }
@@ -288,8 +291,8 @@ fn fleets(policy: &str, replacer: &str) -> String {
 
 /// The image of a fleet with these options.
 pub fn recipe(options: &FleetOptions) -> Recipe {
-    let recipe = Recipe::new(FLEET, &options.version);
-    recipe.file(
+    let plain = || Recipe::new(FLEET, &options.version);
+    options.recipe.clone().unwrap_or_else(plain).file(
         "/usr/lib/driftmark/agent.d/50-fleet.toml",
         0o644,
         options.agent.clone(),

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest as _, Sha256};
 
 use crate::apt::Source;
+use crate::distribution::Distribution;
 use crate::process::{finish, run};
 
 /// What every image has: an init, its bus, a network tool, and the certificates of the world.
@@ -67,6 +69,9 @@ pub struct Recipe {
     version: String,
     packages: Vec<String>,
     files: Vec<ImageFile>,
+    distribution: Option<Distribution>,
+    steps: Vec<String>,
+    package: Option<PathBuf>,
 }
 
 /// A finished image.
@@ -114,8 +119,7 @@ impl Workshop {
     }
 
     /// The root file system of these packages as a tar, made if it was not made before.
-    fn base(&self, packages: &[String]) -> Result<PathBuf> {
-        let source = Source::of_this_machine()?;
+    fn base(&self, source: &Source, packages: &[String]) -> Result<PathBuf> {
         let list = packages.join(",");
         let key = blake3::hash(format!("{source:?} {list}").as_bytes()).to_hex();
         let base = self
@@ -130,12 +134,58 @@ impl Workshop {
             .args(["--quiet", "--variant=minbase", "--mode=root"])
             .arg(format!("--components={}", source.components))
             .arg(format!("--include={list}"))
+            .args(
+                source
+                    .keyring
+                    .iter()
+                    .map(|keyring| format!("--keyring={}", keyring.display())),
+            )
             .arg(&source.suite)
             .arg(&unfinished)
-            .arg(&source.mirror))
+            .arg(format!(
+                "deb {} {} {}",
+                source.mirror,
+                source.suite,
+                source.components.replace(',', " ")
+            ))
+            .args(&source.updates))
         .context("make a root file system")?;
         fs::rename(&unfinished, &base).context("keep the root file system")?;
         Ok(base)
+    }
+
+    /// A file that is fetched once and kept, if it is what it has to be.
+    ///
+    /// # Errors
+    /// It cannot be fetched, or is something else.
+    pub(crate) fn fetched(&self, address: &str, sha256: &str) -> Result<PathBuf> {
+        let name = address.rsplit('/').next().context("an address of a file")?;
+        let file = self.directory.join(name);
+        let _lock = self.lock("fetch")?;
+        if !file.exists() {
+            let unfinished = self.directory.join(format!("{name}.unfinished"));
+            run(Command::new("curl")
+                .args([
+                    "--silent",
+                    "--show-error",
+                    "--fail",
+                    "--location",
+                    "--output",
+                ])
+                .arg(&unfinished)
+                .arg(address))?;
+            let bytes = fs::read(&unfinished).context("read what was fetched")?;
+            let digest = Sha256::digest(&bytes);
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            ensure!(digest == sha256, "{address} has SHA-256 {digest}");
+            fs::rename(&unfinished, &file).context("keep what was fetched")?;
+        }
+        Ok(file)
+    }
+
+    /// Where it keeps things.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// One lock for each kind of work; it is let go when the file is closed.
@@ -208,7 +258,32 @@ impl Recipe {
             version: version.to_owned(),
             packages,
             files: Vec::new(),
+            distribution: None,
+            steps: Vec::new(),
+            package: None,
         }
+    }
+
+    /// With the agent from this package, which its own tools install, in place of the program that cargo built.
+    #[must_use]
+    pub fn agent_package(mut self, package: PathBuf) -> Self {
+        self.package = Some(package);
+        self
+    }
+
+    /// Of this distribution, whatever this machine is, with what its cloud images have.
+    #[must_use]
+    pub fn distribution(mut self, distribution: Distribution) -> Self {
+        self.distribution = Some(distribution);
+        self.packages = distribution.packages();
+        self
+    }
+
+    /// With this line of shell run in the root, as a pipeline's provisioner does, before the agent is installed.
+    #[must_use]
+    pub fn step(mut self, line: &str) -> Self {
+        self.steps.push(line.to_owned());
+        self
     }
 
     /// With this package of the distribution too.
@@ -246,7 +321,11 @@ impl Recipe {
     }
 
     fn make(&self, workshop: &Workshop, agent: Option<(&Path, &Keys)>) -> Result<Image> {
-        let base = workshop.base(&self.packages)?;
+        let source = match self.distribution {
+            Some(distribution) => distribution.source(workshop)?,
+            None => Source::of_this_machine()?,
+        };
+        let base = workshop.base(&source, &self.packages)?;
         let directory = workshop
             .directory
             .join(format!("image-{}", self.key(&base, agent)?));
@@ -274,12 +353,18 @@ impl Recipe {
             .arg(&base)
             .arg("-C")
             .arg(&root))?;
+        for step in &self.steps {
+            in_root(&root, step)?;
+        }
         make_anonymous(&root)?;
         for file in &self.files {
             write(&root, &file.path, file.mode, &file.content)?;
         }
         if let Some((agent, keys)) = agent {
-            install(&root, agent, &keys.public)?;
+            match &self.package {
+                Some(package) => install_package(&root, package, &keys.public)?,
+                None => install(&root, agent, &keys.public)?,
+            }
             self.bake(&root, agent, &keys.private)?;
             for name in ["image.manifest", "image.manifest.sig"] {
                 let from = root.join(HOME).join(name);
@@ -311,6 +396,11 @@ impl Recipe {
     fn key(&self, base: &Path, agent: Option<(&Path, &Keys)>) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{base:?}{self:?}").as_bytes());
+        if let Some(package) = &self.package {
+            let content =
+                fs::read(package).with_context(|| format!("read {}", package.display()))?;
+            hasher.update(blake3::hash(&content).as_bytes());
+        }
         if let Some((agent, keys)) = agent {
             let units = AGENT_FILES.map(installed_tree);
             for path in units
@@ -333,6 +423,7 @@ fn make_anonymous(root: &Path) -> Result<()> {
         "etc/resolv.conf",
         "var/lib/dbus/machine-id",
         "var/lib/systemd/random-seed",
+        "var/lib/systemd/credential.secret",
     ] {
         match fs::remove_file(root.join(path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -343,6 +434,27 @@ fn make_anonymous(root: &Path) -> Result<()> {
     }
     // Empty, not missing: missing means "first boot of the vendor's image" to systemd, with presets and questions.
     write(root, "/etc/machine-id", 0o444, b"")
+}
+
+/// Installs the agent's package in the root, with the root's own dpkg; presets enable it.
+fn install_package(root: &Path, package: &Path, public_key: &Path) -> Result<()> {
+    let inside = "/tmp/driftmark-agent.deb";
+    let content = fs::read(package).with_context(|| format!("read {}", package.display()))?;
+    write(root, inside, 0o644, &content)?;
+    let key = fs::read(public_key).with_context(|| format!("read {}", public_key.display()))?;
+    write(root, &format!("/{HOME}/trust.d/driftmark.pub"), 0o644, &key)?;
+    in_root(root, &format!("dpkg --install {inside}; rm {inside}"))
+        .context("install the agent's package")
+}
+
+/// Runs a line of shell in a root, as a pipeline's provisioner does.
+fn in_root(root: &Path, line: &str) -> Result<()> {
+    run(Command::new("chroot")
+        .arg(root)
+        .args(["/bin/sh", "-euc", line])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("DEBIAN_FRONTEND", "noninteractive"))
+    .map(drop)
 }
 
 /// Puts the agent where its package would put it, and enables it.

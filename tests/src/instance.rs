@@ -22,7 +22,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// An orderly halt takes 0.2 s; a unit that hangs has its own 30 s.
 const HALT_LIMIT: Duration = Duration::from_secs(45);
 /// Room for what is written on an instance.
-const OVERLAY_SIZE: &str = "256m";
+const OVERLAY_SIZE: &str = "1g";
 /// Calls that nspawn forbids and the agent makes, as on any real machine.
 const CALLS: &str =
     "fanotify_init fanotify_mark open_by_handle_at open_tree mount_setattr move_mount";
@@ -38,6 +38,8 @@ pub struct InstanceOptions {
     pub cloud_id: Option<String>,
     /// Other system credentials, name and value.
     pub credentials: Vec<(String, String)>,
+    /// What cloud-init finds out about the machine, file name and content: a seed of its datasource `NoCloud`.
+    pub seed: Vec<(String, String)>,
 }
 
 /// Where an instance is to be.
@@ -334,6 +336,18 @@ impl Instance {
             .map(|group| format!("echo 0 > '{}/cgroup.procs'; ", group.display()))
             .collect();
         let id_file = self.directory.join("nspawn.pid");
+        // cloud-init looks for its interfaces in /sys, which is to show those of the instance and not of the lab.
+        let own_sys = if self.options.seed.is_empty() {
+            String::new()
+        } else {
+            let groups = self.directory.join("groups");
+            let (groups, name) = (groups.display(), &self.name);
+            format!(
+                "nsenter --net='/run/netns/{name}' unshare --mount --propagation private sh -euc \"\
+                 mkdir -p '{groups}'; mount --rbind /sys/fs/cgroup '{groups}'; mount -t sysfs sysfs /sys; \
+                 mount --rbind '{groups}' /sys/fs/cgroup; exec \\\"\\$@\\\"\" sh "
+            )
+        };
         let mut command = self.place.sandbox.command("sh");
         command
             .env("NOTIFY_SOCKET", socket)
@@ -341,7 +355,7 @@ impl Instance {
         command.args([
             "-euc",
             &format!(
-                "{join} echo $$ > '{}'; exec systemd-nspawn \"$@\"",
+                "{join} echo $$ > '{}'; exec {own_sys}systemd-nspawn \"$@\"",
                 id_file.display()
             ),
             "sh",
@@ -367,6 +381,17 @@ impl Instance {
             let file = self.directory.join(format!("credential.{name}"));
             fs::write(&file, value).with_context(|| format!("write {}", file.display()))?;
             command.arg(format!("--load-credential={name}:{}", file.display()));
+        }
+        if !self.options.seed.is_empty() {
+            let seed = self.directory.join("seed");
+            fs::create_dir_all(&seed).with_context(|| format!("make {}", seed.display()))?;
+            for (name, content) in &self.options.seed {
+                fs::write(seed.join(name), content)
+                    .with_context(|| format!("write seed {name}"))?;
+            }
+            command.arg(format!("--bind-ro={}:/run/seed", seed.display()));
+            // What follows is for init; in a container cloud-init looks there for the kernel's command line.
+            command.arg("ds=nocloud;s=/run/seed/");
         }
         Ok(command)
     }

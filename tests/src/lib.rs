@@ -12,6 +12,7 @@
 pub mod apt;
 pub mod cloud;
 pub mod collector;
+pub mod distribution;
 pub mod fleet;
 pub mod image;
 pub mod instance;
@@ -21,12 +22,14 @@ pub mod loopfs;
 pub mod packages;
 pub mod patience;
 pub mod process;
+pub mod relay;
 pub mod sandbox;
 pub mod sender;
 pub mod tree;
 
 pub use cloud::Cloud;
 pub use collector::{Collector, CollectorOptions};
+pub use distribution::Distribution;
 pub use fleet::{Fleet, FleetOptions};
 pub use image::{Image, Recipe, Workshop};
 pub use instance::{Instance, InstanceOptions};

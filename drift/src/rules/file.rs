@@ -3,9 +3,13 @@
 use serde::Deserialize;
 
 use super::{Rule, RuleType, Rules, Shape};
+use crate::TreePath;
 use crate::glob::{BadPattern, Pattern};
 
 /// A rule file, read and checked by itself.
+///
+/// The key `with`, of one rule or at the file's head for all of them, names the program that does what is allowed:
+/// an image without it does not get the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleFile {
     /// What it is called in messages.
@@ -27,6 +31,9 @@ pub struct SourcedRule {
     pub origin: Origin,
     /// Why it is allowed. For people; no part of the manifest.
     pub reason: Option<String>,
+    /// The program that needs it: the rule counts only in an image that has this path. Decided at bake; no part of
+    /// the manifest.
+    pub with: Option<TreePath>,
 }
 
 /// Who wrote a rule file.
@@ -77,6 +84,14 @@ pub enum BadRuleFile {
         /// What is wrong with it.
         source: BadPattern,
     },
+    /// `with` names no path.
+    #[error("read rules {file}: `with` {with:?} is not the absolute path of a file")]
+    With {
+        /// The file.
+        file: String,
+        /// The path as written.
+        with: String,
+    },
     /// More than [`Rules::MAX_COUNT`].
     #[error("read rules {file}: more than {} rules", Rules::MAX_COUNT)]
     TooMany {
@@ -88,6 +103,7 @@ pub enum BadRuleFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    with: Option<String>,
     #[serde(default)]
     rule: Vec<WrittenRule>,
 }
@@ -100,6 +116,7 @@ struct WrittenRule {
     paths: Option<Vec<String>>,
     shape: Option<WrittenShape>,
     reason: Option<String>,
+    with: Option<String>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -140,6 +157,7 @@ impl RuleFile {
             source,
         })?;
         let mut rules = Vec::new();
+        let of_file = with(name, written.with.as_deref())?;
         for (index, written) in written.rule.into_iter().enumerate() {
             let number = index + 1;
             let keys = |problem| BadRuleFile::Keys {
@@ -148,6 +166,7 @@ impl RuleFile {
                 problem,
             };
             let rule_type = written.rule_type().map_err(keys)?;
+            let own = with(name, written.with.as_deref())?;
             for text in written.paths().map_err(keys)? {
                 let pattern =
                     Pattern::new(text.as_bytes()).map_err(|source| BadRuleFile::Pattern {
@@ -165,6 +184,7 @@ impl RuleFile {
                     number,
                     origin: Origin::Image,
                     reason: written.reason.clone(),
+                    with: own.clone().or_else(|| of_file.clone()),
                 });
             }
         }
@@ -173,6 +193,19 @@ impl RuleFile {
             rules,
         })
     }
+}
+
+/// The path that `with` names: absolute and plain, a pattern would hide what is asked.
+fn with(file: &str, written: Option<&str>) -> Result<Option<TreePath>, BadRuleFile> {
+    let Some(text) = written else { return Ok(None) };
+    let path = text
+        .strip_prefix('/')
+        .filter(|relative| !relative.is_empty())
+        .and_then(|relative| TreePath::new(relative.as_bytes()).ok());
+    path.map(Some).ok_or_else(|| BadRuleFile::With {
+        file: file.to_owned(),
+        with: text.to_owned(),
+    })
 }
 
 impl WrittenRule {

@@ -83,6 +83,27 @@ fn a_bad_pattern_is_named_with_its_file_and_rule() {
 }
 
 #[test]
+fn a_rule_names_its_program_or_its_file_does() {
+    let text = "with = \"/usr/bin/a\"\n".to_owned()
+        + &one("volatile", "/a")
+        + &one("volatile", "/b")
+        + "with = \"/usr/bin/b\"\n";
+    let with = file(&text).rules.into_iter().map(|rule| rule.with);
+    assert_eq!(
+        with.collect::<Vec<_>>(),
+        [Some(path("/usr/bin/a")), Some(path("/usr/bin/b"))]
+    );
+    assert_eq!(file(&one("volatile", "/a")).rules[0].with, None);
+    for bad in ["", "/", "usr/bin/a", "/usr/../a", "/usr//a"] {
+        let text = format!("with = {bad:?}\n{}", one("volatile", "/a"));
+        assert!(
+            matches!(RuleFile::parse("f", &text), Err(BadRuleFile::With { .. })),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
 fn a_rule_that_allows_everything_is_refused() {
     for (rule_type, pattern) in [
         ("volatile", "/"),
