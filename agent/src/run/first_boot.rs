@@ -1,7 +1,8 @@
 //! Receives the time; hands on whether what may change once may still change.
 //!
-//! The window ends [`Config::first_boot_window`](crate::config::Config) after this agent first saw that systemd reached
-//! `multi-user.target` (systemd leaves `/run/systemd/units/invocation:multi-user.target` when it starts the target).
+//! The window ends [`Config::first_boot_window`](crate::config::Config) after this agent first saw that systemd let users
+//! in, right before `multi-user.target`: `systemd-user-sessions.service` then leaves its mark in `/run/systemd/units`. For
+//! a target itself systemd leaves none.
 //! Where there is no systemd it ends that long after the agent's start; where multi-user is never reached,
 //! [`LONGEST_BOOT`] later. Once over it stays over on this instance: a file in the state directory says so, and if that
 //! is lost, the collector still holds the first values.
@@ -60,7 +61,8 @@ impl FirstBoot {
 
 fn multi_user_is_reached() -> bool {
     let is_there = |path| Path::new(path).symlink_metadata().is_ok();
-    is_there("/run/systemd/units/invocation:multi-user.target") || !is_there("/run/systemd/system")
+    is_there("/run/systemd/units/invocation:systemd-user-sessions.service")
+        || !is_there("/run/systemd/system")
 }
 
 #[cfg(test)]
