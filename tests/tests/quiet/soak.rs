@@ -1,0 +1,118 @@
+//! Cold boots of many instances, their ordinary lives side by side, and one real change on each at the end.
+//!
+//! `make test` does three boots and two minutes; `make soak` twenty and an hour, or as many as
+//! `DRIFTMARK_SOAK_BOOTS` and `DRIFTMARK_SOAK_MINUTES` say.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use driftmark_tests::patience::pause;
+use driftmark_tests::sandbox::possible;
+use driftmark_tests::{Distribution, Instance};
+
+use crate::change::CHANGES;
+use crate::ground::{CloudInit, Ground};
+
+/// Full scans too, many times in the time that there is.
+const SCAN: &str = "full-interval = \"60s\"\nquick-interval = \"10s\"\nfirst-boot-window = \"20s\"";
+/// More at once only wait for two cores.
+const AT_ONCE: usize = 3;
+
+/// How long it goes on.
+struct Soak {
+    boots: usize,
+    time: Duration,
+}
+
+impl Soak {
+    fn here(boots: usize, minutes: u64) -> Result<Self> {
+        let number = |name: &str| -> Result<Option<u64>> {
+            let Ok(text) = std::env::var(name) else {
+                return Ok(None);
+            };
+            let number = text
+                .parse()
+                .with_context(|| format!("read {name}={text:?}"))?;
+            Ok(Some(number))
+        };
+        let boots = match number("DRIFTMARK_SOAK_BOOTS")? {
+            Some(boots) => usize::try_from(boots).context("a number of boots")?,
+            None => boots,
+        };
+        let minutes = number("DRIFTMARK_SOAK_MINUTES")?.unwrap_or(minutes);
+        Ok(Self {
+            boots: boots.max(1),
+            time: Duration::from_secs(60 * minutes),
+        })
+    }
+
+    fn tell(&self) -> Result<()> {
+        let ground = Ground::new(Distribution::Debian12, CloudInit::Yes, SCAN)?;
+        let started = Instant::now();
+        let mut machines = Vec::new();
+        while machines.len() < self.boots {
+            let count = AT_ONCE.min(self.boots - machines.len());
+            let booted = ground.fleet.launch(count)?;
+            for vm in &booted {
+                ground.settle(vm)?;
+                ground.is_clean(vm, "after its cold boot")?;
+            }
+            machines.extend(booted);
+        }
+        println!(
+            "{} cold boots after {:?}",
+            machines.len(),
+            started.elapsed()
+        );
+        for vm in &machines {
+            ground.wait_for_held(vm)?;
+        }
+        let (started, mut days) = (Instant::now(), 0_usize);
+        // Days go round the machines until the time is over, each with a boot before every second one.
+        while days < machines.len() || started.elapsed() < self.time {
+            let vm = &machines[days % machines.len()];
+            if (days / machines.len()).is_multiple_of(2) {
+                ground.with(vm, Instance::reboot)?;
+                ground.settle(vm)?;
+            }
+            ground.day(vm)?;
+            ground.is_clean(vm, "after a day")?;
+            days += 1;
+            pause(self.time / 240);
+        }
+        for vm in &machines {
+            ground.scanned_again(vm)?;
+            ground.is_clean(vm, "in the end")?;
+        }
+        println!("{days} days in {:?}, no drift", started.elapsed());
+        for (vm, change) in machines.iter().zip(CHANGES.iter().cycle()) {
+            ground.changed(vm, change)?;
+        }
+        println!("{} changes, one drift each", machines.len());
+        Ok(())
+    }
+}
+
+#[test]
+#[ignore = "has not run to its end yet: make soak"]
+fn three_cold_boots_and_two_minutes_of_ordinary_life_are_no_drift_and_one_change_on_each_is()
+-> Result<()> {
+    if !possible("three boots and two minutes") {
+        return Ok(());
+    }
+    Soak {
+        boots: 3,
+        time: Duration::from_secs(120),
+    }
+    .tell()
+}
+
+#[test]
+#[ignore = "takes more than an hour: make soak"]
+fn twenty_cold_boots_and_an_hour_of_ordinary_life_are_no_drift_and_one_change_on_each_is()
+-> Result<()> {
+    if !possible("twenty boots and an hour") {
+        return Ok(());
+    }
+    Soak::here(20, 60)?.tell()
+}
