@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use span::{BadSpan, Span};
-use written::Written;
-pub use written::read_private;
+pub use written::{Written, read_private};
 
 /// Everything that the collector needs to know before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //! - [`finding`], [`class`]: one drift, and what it means: class, severity and technique.
 //! - [`coverage`]: what has and has not been verified.
 //! - [`report`], [`enrolment`]: what agent and collector say to each other.
+//! - [`documented`]: configuration types that carry their own documentation.
 //! - [`export`]: JSON Lines and BSD mtree for the rest of the world.
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod class;
 pub mod compare;
 pub mod coverage;
 pub mod digest;
+pub mod documented;
 pub mod enrolment;
 pub mod entry;
 pub mod export;

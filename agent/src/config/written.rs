@@ -11,12 +11,16 @@ use super::interval::Interval;
 
 /// A section in which every key may be missing, and the later of two files wins key by key.
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-        pub struct $name {
-            $($(#[$key_doc])* pub $key: Option<$type>,)+
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[doc = $line:literal])+ $key:ident: $type:ty $(= $value:expr)? $(=> $section:ty)?,)+
+    }) => {
+        drift::documented! {
+            $(#[$doc])*
+            #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+            #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+            pub struct $name {
+                $($(#[doc = $line])+ pub $key: Option<$type> $(= $value)? $(=> $section)?,)+
+            }
         }
 
         impl Overlay for $name {
@@ -94,25 +98,25 @@ section! {
     /// One configuration file.
     Written {
         /// `[collector]`: where reports go. Normally the join token says it.
-        collector: Collector,
+        collector: Collector => Collector,
         /// `[enroll]`: how this instance gets its identity.
-        enroll: Enroll,
+        enroll: Enroll => Enroll,
         /// `[image]`: what this instance is verified against.
-        image: ImageFiles,
+        image: ImageFiles => ImageFiles,
         /// `root`: the root of the tree that is verified. Default `/`.
-        root: PathBuf,
+        root: PathBuf = "/",
         /// `[scan]`: how often, and how hard.
-        scan: Scan,
+        scan: Scan => Scan,
         /// `[probe]`: the health probe for autoscalers.
-        probe: Probe,
+        probe: Probe => Probe,
         /// `[spool]`: where reports wait for the collector.
-        spool: SpoolLimits,
+        spool: SpoolLimits => SpoolLimits,
         /// `state-directory`: identity, spool and held values. Default `$STATE_DIRECTORY`, else `/var/lib/driftmark`.
-        state_directory: PathBuf,
+        state_directory: PathBuf = "/var/lib/driftmark",
         /// `status-socket`: where `status` asks. Default `/run/driftmark/agent.sock`.
-        status_socket: PathBuf,
+        status_socket: PathBuf = "/run/driftmark/agent.sock",
         /// `log`: `error`, `warn` or `info` (the default).
-        log: Level,
+        log: Level = "info",
     }
 }
 
@@ -120,9 +124,9 @@ section! {
     /// `[collector]`.
     Collector {
         /// `url`: `https://HOST:PORT` of the collector's port for agents, instead of the one in the join token.
-        url: String,
+        url: String = "https://collector.example:8443",
         /// `ca-file`: PEM with the CA certificates to trust at enrolment, instead of the digest in the join token.
-        ca_file: PathBuf,
+        ca_file: PathBuf = "/etc/driftmark/collector-ca.pem",
     }
 }
 
@@ -130,12 +134,12 @@ section! {
     /// `[enroll]`.
     Enroll {
         /// `fleet`: the fleet that this instance is for; a join token of another one is refused. Default: the token's.
-        fleet: String,
+        fleet: String = "web",
         /// `token-file`: the join token. Default `$CREDENTIALS_DIRECTORY/driftmark.token`, else `/run/driftmark/token`.
-        token_file: PathBuf,
+        token_file: PathBuf = "/run/credentials/driftmark-agent.service/driftmark.token",
         /// `cloud-id-file`: the cloud's id of this machine, one line. Default `$CREDENTIALS_DIRECTORY/driftmark.cloud-id`,
         /// else `/run/driftmark/cloud-id`.
-        cloud_id_file: PathBuf,
+        cloud_id_file: PathBuf = "/run/credentials/driftmark-agent.service/driftmark.cloud-id",
     }
 }
 
@@ -143,11 +147,11 @@ section! {
     /// `[image]`.
     ImageFiles {
         /// `manifest`: default `/usr/lib/driftmark/image.manifest`.
-        manifest: PathBuf,
+        manifest: PathBuf = "/usr/lib/driftmark/image.manifest",
         /// `signature`: default the manifest's name with `.sig`.
-        signature: PathBuf,
+        signature: PathBuf = "/usr/lib/driftmark/image.manifest.sig",
         /// `trust`: files or directories of public keys. Default `["/usr/lib/driftmark/trust.d"]`.
-        trust: Vec<PathBuf>,
+        trust: Vec<PathBuf> = ["/usr/lib/driftmark/trust.d"],
     }
 }
 
@@ -155,13 +159,13 @@ section! {
     /// `[scan]`.
     Scan {
         /// `full-interval`: from the end of one full scan to the start of the next. Default `24h`.
-        full_interval: Interval,
+        full_interval: Interval = "24h",
         /// `quick-interval`: from the end of one scan to the start of the next quick one. Default `5m`.
-        quick_interval: Interval,
+        quick_interval: Interval = "5m",
         /// `threads`: that read and hash. Default: half of the processors, at least one.
-        threads: u32,
+        threads: u32 = 2,
         /// `first-boot-window`: how long after multi-user what may change once may still change. Default `10m`.
-        first_boot_window: Interval,
+        first_boot_window: Interval = "10m",
     }
 }
 
@@ -169,10 +173,10 @@ section! {
     /// `[probe]`.
     Probe {
         /// `listen`: `ADDRESS:PORT`, or `off`. Default `127.0.0.1:8445`.
-        listen: Listen,
+        listen: Listen = "127.0.0.1:8445",
         /// `mode`: `collector` (unhealthy only while an order of the collector is executing) or `local` (unhealthy at
         /// the first drift). Default `collector`.
-        mode: Mode,
+        mode: Mode = "collector",
     }
 }
 
@@ -180,7 +184,7 @@ section! {
     /// `[spool]`.
     SpoolLimits {
         /// `max-bytes`: of reports that wait on disk. Default 64 MiB.
-        max_bytes: u64,
+        max_bytes: u64 = 67_108_864,
     }
 }
 

@@ -11,17 +11,29 @@ use serde::Deserialize;
 
 use super::{ConfigError, Span};
 
-/// The configuration as written: every key may be missing, and no others are known.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Written {
-    pub(super) data: Option<PathBuf>,
-    pub(super) agents: Option<SocketAddr>,
-    pub(super) operators: Option<SocketAddr>,
-    pub(super) advertise: Option<Vec<String>>,
-    pub(super) fleets: Option<PathBuf>,
-    pub(super) heartbeat: Option<Span>,
-    pub(super) certificate_life: Option<Span>,
+drift::documented! {
+    /// The configuration as written: every key may be missing, and no others are known.
+    #[derive(Debug, Clone, Default, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    pub struct Written {
+        /// `data`: certificates, database and first operator token. Default `/var/lib/driftmark-collector` for root, else
+        /// `driftmark-collector` below the user's own state directory.
+        pub data: Option<PathBuf> = "/var/lib/driftmark-collector",
+        /// `agents`: `ADDRESS:PORT` where agents connect. Default `127.0.0.1:8443`.
+        pub agents: Option<SocketAddr> = "0.0.0.0:8443",
+        /// `operators`: `ADDRESS:PORT` where operators connect. Default `127.0.0.1:8444`.
+        pub operators: Option<SocketAddr> = "127.0.0.1:8444",
+        /// `advertise`: names and addresses that agents and operators use for this machine, at most 64; the first is in
+        /// join tokens, and all are in the collector's certificate. Default: where it listens.
+        pub advertise: Option<Vec<String>> = ["collector.example"],
+        /// `fleets`: the fleets and their policy, see driftmark-fleets.toml(5), below `data` unless it is absolute.
+        /// Default `fleets.toml`.
+        pub fleets: Option<PathBuf> = "fleets.toml",
+        /// `heartbeat`: how often agents report, from 1s to 1h. Default `60s`.
+        pub heartbeat: Option<Span> = "60s",
+        /// `certificate-life`: how long an instance's certificate lives, from 1s to 7d. Default `24h`.
+        pub certificate_life: Option<Span> = "24h",
+    }
 }
 
 /// A configuration is a page or two; more is a mistake or an attack on memory.

@@ -23,26 +23,31 @@ pub struct Fleet {
     pub section: Section,
 }
 
-/// What may be said of one fleet or of all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Section {
-    /// The channel that it should run.
-    pub channel: Option<String>,
-    /// `observe`, `approve` or `replace`.
-    pub mode: Option<String>,
-    /// How long a planned order waits before it may execute.
-    pub grace: Option<String>,
-    /// How many replacements may be in flight.
-    pub parallel: Option<u32>,
-    /// The unhealthy share above which nothing is replaced.
-    pub stop_above: Option<String>,
-    /// The least severity that is worth a replacement.
-    pub minimum_severity: Option<String>,
-    /// How long an executing order may take until it is verified.
-    pub verify_within: Option<String>,
-    /// Who terminates and replaces.
-    pub replacer: Option<Replacer>,
+drift::documented! {
+    /// What may be said of one fleet or of all.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    pub struct Section {
+        /// `channel`: the channel that it should run. There is no default: without one nothing is replaced.
+        pub channel: Option<String> = "stable",
+        /// `mode`: `observe` (say what would happen, the default), `approve` (plan replacements, and let an approver
+        /// release each) or `replace`.
+        pub mode: Option<String> = "observe",
+        /// `grace`: how long a planned order waits before it may execute. Default `5m`.
+        pub grace: Option<String> = "5m",
+        /// `parallel`: how many replacements may be in flight. Default 1.
+        pub parallel: Option<u32> = 1,
+        /// `stop-above`: the unhealthy share above which nothing is replaced. Default `20%`.
+        pub stop_above: Option<String> = "20%",
+        /// `minimum-severity`: the least severity that is worth a replacement: `info`, `low` (the default), `medium`,
+        /// `high` or `critical`.
+        pub minimum_severity: Option<String> = "low",
+        /// `verify-within`: how long an executing order may take until it is verified. Default `30m`.
+        pub verify_within: Option<String> = "30m",
+        /// `replacer`: who terminates and replaces: `"probe"` (the autoscaler, by the agent's health probe; the default)
+        /// or `{ command = ["/path", "argument"], timeout = "10m" }`, a program.
+        pub replacer: Option<Replacer> = "probe",
+    }
 }
 
 /// `"probe"` or `{ command = […], timeout = "…" }`.
