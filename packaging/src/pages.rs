@@ -67,7 +67,7 @@ pub(crate) const AGENT: Program = Program {
                     "The public keys that the image trusts. There is no override: what is trusted is part of the image.",
                 ),
                 (
-                    "/usr/lib/driftmark/agent.d, /run/driftmark/agent.d, /etc/driftmark/agent.d",
+                    "agent.d below /usr/lib/driftmark, /run/driftmark, /etc/driftmark",
                     "The configuration, see driftmark-agent.toml(5).",
                 ),
                 (
@@ -126,7 +126,10 @@ pub(crate) const AGENT_CONFIGURATION: Configuration = Configuration {
     description: &[
         "The agent needs no configuration. What an instance must know comes with its join token.",
         DROP_INS,
-        "`driftmark-agent check-config` says what is in force, or what is wrong.",
+        "Above the files counts what the kernel command line says: `driftmark.collector` and `driftmark.fleet`, which everyone \
+         on the machine can read. Above that counts the credential `driftmark.config`, a file like the others that systemd hands \
+         to the agent.",
+        "`driftmark-agent check-config` says what is in force and which file says so, or what is wrong.",
         SIZES,
     ],
     keys_heading: "KEYS OUTSIDE OF SECTIONS",
@@ -172,7 +175,7 @@ pub(crate) const COLLECTOR: Program = Program {
             paragraphs: &[],
             tags: &[
                 (
-                    "/usr/lib/driftmark/collector.d, /run/driftmark/collector.d, /etc/driftmark/collector.d",
+                    "collector.d below /usr/lib/driftmark, /run/driftmark, /etc/driftmark",
                     "The configuration, see driftmark-collector.toml(5).",
                 ),
                 (

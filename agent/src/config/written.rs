@@ -136,10 +136,10 @@ section! {
         /// `fleet`: the fleet that this instance is for; a join token of another one is refused. Default: the token's.
         fleet: String = "web",
         /// `token-file`: the join token. Default `$CREDENTIALS_DIRECTORY/driftmark.token`, else `/run/driftmark/token`.
-        token_file: PathBuf = "/run/credentials/driftmark-agent.service/driftmark.token",
+        token_file: PathBuf = "/run/driftmark/token",
         /// `cloud-id-file`: the cloud's id of this machine, one line. Default `$CREDENTIALS_DIRECTORY/driftmark.cloud-id`,
         /// else `/run/driftmark/cloud-id`.
-        cloud_id_file: PathBuf = "/run/credentials/driftmark-agent.service/driftmark.cloud-id",
+        cloud_id_file: PathBuf = "/run/driftmark/cloud-id",
     }
 }
 

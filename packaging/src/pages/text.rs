@@ -25,15 +25,17 @@ pub(crate) fn title(name: &str, section: u8, date: &str) -> String {
 /// The same page in lines that a person can read and a checker likes: at most 80 bytes, where words allow it.
 pub(crate) fn folded(page: &str) -> String {
     let mut folded = String::new();
-    let mut as_it_is = false;
+    let (mut as_it_is, mut is_tag) = (false, false);
     for line in page.lines().map(str::trim_end) {
         as_it_is = (as_it_is || line == ".nf") && line != ".fi";
-        if as_it_is || line.starts_with('.') {
+        // The tag of a paragraph is one line, whatever its length.
+        if as_it_is || is_tag || line.starts_with('.') {
             folded.push_str(line);
         } else {
             fold(&mut folded, line);
         }
         folded.push('\n');
+        is_tag = line == ".TP";
     }
     folded
 }
