@@ -13,10 +13,10 @@ SOAK_MINUTES ?= 60
 SOAK_BOOTS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build packages demo test unit-docs fuzz lint bench soak
+.PHONY: help setup build packages reproducible demo test unit-docs fuzz lint bench soak
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what builds, tests and the demo need (Debian, Ubuntu)
 	@packaging/setup
@@ -27,6 +27,10 @@ build: ## both programs, as the tests and the demo use them
 packages: ## what is shipped, in target/packages
 	@packaging/setup
 	packaging/build
+
+reproducible: ## show that packages depend on the commit alone (ten minutes: compiles twice)
+	@packaging/setup
+	packaging/reproducible
 
 demo: ## a real fleet, an intrusion, a replacement (root; KEEP=1 leaves it running)
 	@if [ "$$(id -u)" != 0 ]; then \

@@ -23,6 +23,30 @@ pub fn deb(program: Program) -> Result<PathBuf> {
     shipped(&format!("{}_{VERSION}_amd64.deb", program.name()))
 }
 
+/// A program's package for Red Hat Enterprise Linux and its relatives.
+///
+/// # Errors
+/// It was not built.
+pub fn rpm(program: Program) -> Result<PathBuf> {
+    shipped(&format!("{}-{VERSION}-1.x86_64.rpm", program.name()))
+}
+
+/// The static agent, for hosts that are too old for the packages.
+///
+/// # Errors
+/// It was not built.
+pub fn static_agent() -> Result<PathBuf> {
+    shipped(&format!("driftmark-agent-{VERSION}-x86_64-static.tar.gz"))
+}
+
+/// A program's bill of materials, CycloneDX as JSON.
+///
+/// # Errors
+/// It was not built.
+pub fn bill(program: Program) -> Result<PathBuf> {
+    shipped(&format!("{}-{VERSION}.cdx.json", program.name()))
+}
+
 fn shipped(name: &str) -> Result<PathBuf> {
     let path = directory().join(name);
     ensure!(
