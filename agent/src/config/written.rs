@@ -146,11 +146,11 @@ section! {
 section! {
     /// `[image]`.
     ImageFiles {
-        /// `manifest`: default `/usr/lib/driftmark/image.manifest`.
+        /// `manifest`: the image's signed manifest. Default `/usr/lib/driftmark/image.manifest`.
         manifest: PathBuf = "/usr/lib/driftmark/image.manifest",
-        /// `signature`: default the manifest's name with `.sig`.
+        /// `signature`: the manifest's signature. Default the manifest's name with `.sig`.
         signature: PathBuf = "/usr/lib/driftmark/image.manifest.sig",
-        /// `trust`: files or directories of public keys. Default `["/usr/lib/driftmark/trust.d"]`.
+        /// `trust`: the public keys that may sign it, as files or directories. Default `["/usr/lib/driftmark/trust.d"]`.
         trust: Vec<PathBuf> = ["/usr/lib/driftmark/trust.d"],
     }
 }
@@ -162,7 +162,7 @@ section! {
         full_interval: Interval = "24h",
         /// `quick-interval`: from the end of one scan to the start of the next quick one. Default `5m`.
         quick_interval: Interval = "5m",
-        /// `threads`: that read and hash. Default: half of the processors, at least one.
+        /// `threads`: how many threads read and hash. Default: half of the processors, at least one.
         threads: u32 = 2,
         /// `first-boot-window`: how long after multi-user what may change once may still change. Default `10m`.
         first_boot_window: Interval = "10m",
@@ -183,7 +183,7 @@ section! {
 section! {
     /// `[spool]`.
     SpoolLimits {
-        /// `max-bytes`: of reports that wait on disk. Default 64 MiB.
+        /// `max-bytes`: how many bytes of reports may wait on disk. Default 64 MiB.
         max_bytes: u64 = 67_108_864,
     }
 }
