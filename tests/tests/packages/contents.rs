@@ -11,10 +11,6 @@ use driftmark_tests::process::{Program, finish, run};
 use serde_json::Value;
 
 const PROGRAMS: [Program; 2] = [Program::Agent, Program::Collector];
-/// An agent binary of more than 3.5 MiB does not belong into every image of the world.
-const AGENT_BYTES: u64 = 3_670_016;
-/// Nor does a package of more than 1.6 MiB.
-const AGENT_PACKAGE_BYTES: u64 = 1_677_721;
 
 /// A package's files, unpacked.
 struct Unpacked {
@@ -160,24 +156,6 @@ fn an_rpm_asks_for_what_it_needs_and_has_what_the_deb_has() -> Result<()> {
             .collect();
         ensure!(missing.is_empty(), "{missing:?} is in the deb alone");
     }
-    Ok(())
-}
-
-#[test]
-fn the_agent_and_its_package_are_small() -> Result<()> {
-    let unpacked = Unpacked::deb(Program::Agent)?;
-    let binary = fs::metadata(unpacked.program(Program::Agent))?.len();
-    ensure!(
-        binary <= AGENT_BYTES,
-        "the agent has {binary} bytes, {} too many",
-        binary - AGENT_BYTES
-    );
-    let package = fs::metadata(packages::deb(Program::Agent)?)?.len();
-    ensure!(
-        package <= AGENT_PACKAGE_BYTES,
-        "its package has {package} bytes, {} too many",
-        package - AGENT_PACKAGE_BYTES
-    );
     Ok(())
 }
 
