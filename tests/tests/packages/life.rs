@@ -18,6 +18,10 @@ const TREE: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o 
     -o -path '/etc/*-' -o -path /etc/.pwd.lock -o -path /etc/.updated -o -path /var/.updated \\) -prune \
     -o -printf '%M %u:%g %p -> %l\\n' | sort";
 
+/// Directories of shells that this Debian does not have; no package of ours owns them, and none may take them away.
+const OF_SHELLS: &str = "mkdir -p /usr/share/fish/vendor_completions.d /usr/share/zsh/vendor-completions \
+    /usr/share/zsh/site-functions";
+
 #[test]
 fn a_package_in_an_image_that_is_being_built_is_enabled_and_neither_starts_nor_leaves_an_identity()
 -> Result<()> {
@@ -43,6 +47,7 @@ fn the_static_agent_goes_into_an_image_and_out_again() -> Result<()> {
         return Ok(());
     }
     let root = Chroot::of(&debian()?)?;
+    root.exec(OF_SHELLS)?;
     let before = root.exec(TREE)?;
     let directory = root.sandbox.directory();
     let unpacked = directory.join("unpacked");
@@ -86,6 +91,7 @@ fn an_rpm_is_installed_into_an_image_and_erased_with_what_its_scripts_did() -> R
         let name = program.name();
         // Debian's package manager does not know what this one asks for; that is looked at beside.
         root.rpm(&["--initdb"])?;
+        root.exec(OF_SHELLS)?;
         let before = root.exec(TREE)?;
         let package = packages::rpm(program)?;
         root.rpm(&["--install", "--nodeps", &package.to_string_lossy()])?;
