@@ -320,12 +320,25 @@ impl Recipe {
         self.make(workshop, None)
     }
 
-    fn make(&self, workshop: &Workshop, agent: Option<(&Path, &Keys)>) -> Result<Image> {
+    /// Unpacks the root file system of its packages at `root`, without agent and manifest, for another to make an image of.
+    ///
+    /// # Errors
+    /// A step did not work; the message has its output.
+    pub fn unpack(&self, workshop: &Workshop, root: &Path) -> Result<()> {
+        unpack(&self.base(workshop)?, root)
+    }
+
+    /// The root file system of its packages, as a tar.
+    fn base(&self, workshop: &Workshop) -> Result<PathBuf> {
         let source = match self.distribution {
             Some(distribution) => distribution.source(workshop)?,
             None => Source::of_this_machine()?,
         };
-        let base = workshop.base(&source, &self.packages)?;
+        workshop.base(&source, &self.packages)
+    }
+
+    fn make(&self, workshop: &Workshop, agent: Option<(&Path, &Keys)>) -> Result<Image> {
+        let base = self.base(workshop)?;
         let directory = workshop
             .directory
             .join(format!("image-{}", self.key(&base, agent)?));
@@ -345,14 +358,8 @@ impl Recipe {
             .tempdir_in(&workshop.directory)
             .context("make a directory")?;
         let (root, finished) = (work.path().join("root"), work.path().join("image"));
-        fs::create_dir(&root)
-            .and_then(|()| fs::create_dir(&finished))
-            .context("make directories for an image")?;
-        run(Command::new("tar")
-            .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
-            .arg(&base)
-            .arg("-C")
-            .arg(&root))?;
+        fs::create_dir(&finished).context("make a directory for an image")?;
+        unpack(&base, &root)?;
         for step in &self.steps {
             in_root(&root, step)?;
         }
@@ -414,6 +421,17 @@ impl Recipe {
         }
         Ok(hasher.finalize().to_hex()[..24].to_owned())
     }
+}
+
+/// Unpacks a tar of a root file system at `root`, which is made.
+fn unpack(base: &Path, root: &Path) -> Result<()> {
+    fs::create_dir(root).with_context(|| format!("make {}", root.display()))?;
+    run(Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
+        .arg(base)
+        .arg("-C")
+        .arg(root))
+    .map(drop)
 }
 
 /// Takes out what would tell one instance from another, or this machine from the world.

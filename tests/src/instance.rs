@@ -40,6 +40,10 @@ pub struct InstanceOptions {
     pub credentials: Vec<(String, String)>,
     /// What cloud-init finds out about the machine, file name and content: a seed of its datasource `NoCloud`.
     pub seed: Vec<(String, String)>,
+    /// Words of its kernel command line; a container has them as the arguments of its process 1.
+    pub command_line: Vec<String>,
+    /// Files that are on its disk before it boots for the first time, path and content: a cloud's seed, say.
+    pub files: Vec<(String, String)>,
 }
 
 /// Where an instance is to be.
@@ -286,6 +290,13 @@ impl Instance {
              ip -n '{name}' route add default via {}",
             crate::lab::COLLECTOR
         ))?;
+        for (path, content) in &self.options.files {
+            let target = self.root().join(path.trim_start_matches('/'));
+            let parent = target.parent().context("a file is in a directory")?;
+            fs::create_dir_all(parent)
+                .and_then(|()| fs::write(&target, content))
+                .with_context(|| format!("write {path} on {}", self.name))?;
+        }
         Ok(())
     }
 
@@ -382,6 +393,7 @@ impl Instance {
             fs::write(&file, value).with_context(|| format!("write {}", file.display()))?;
             command.arg(format!("--load-credential={name}:{}", file.display()));
         }
+        let mut words = self.options.command_line.clone();
         if !self.options.seed.is_empty() {
             let seed = self.directory.join("seed");
             fs::create_dir_all(&seed).with_context(|| format!("make {}", seed.display()))?;
@@ -390,8 +402,11 @@ impl Instance {
                     .with_context(|| format!("write seed {name}"))?;
             }
             command.arg(format!("--bind-ro={}:/run/seed", seed.display()));
-            // What follows is for init; in a container cloud-init looks there for the kernel's command line.
-            command.arg("ds=nocloud;s=/run/seed/");
+            words.push("ds=nocloud;s=/run/seed/".to_owned());
+        }
+        // What follows is for init; in a container that is where the kernel's command line is looked for.
+        if !words.is_empty() {
+            command.arg("--").args(words);
         }
         Ok(command)
     }
