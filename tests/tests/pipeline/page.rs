@@ -66,7 +66,7 @@ fn a_new_user_who_follows_the_page_has_an_image_that_is_watched_and_sees_drift()
         ),
         ("## 9. Boot it, and test it", "clean"),
         ("## 10. See drift", "/usr/bin/openssl"),
-        ("## 10. See drift", "stable"),
+        ("## 9. Boot it, and test it", "channel stable"),
     ] {
         let heading = heading.trim_start_matches('#').trim();
         let from = said
