@@ -119,10 +119,15 @@ impl Client {
         path: &'static str,
         body: Vec<u8>,
     ) -> Result<T, ClientError> {
-        let unreachable = |source| ClientError::Unreachable {
-            url: self.url.clone(),
-            path,
-            source,
+        let unreachable = |source: reqwest::Error| {
+            let url = self.url.clone();
+            match rustls_error(&source) {
+                Some(rustls::Error::InvalidCertificate(refused)) if is_about_time(refused) => {
+                    let clock = wall_clock();
+                    ClientError::Clock { url, clock, source }
+                }
+                _ => ClientError::Unreachable { url, path, source },
+            }
         };
         let request = self
             .http
@@ -204,6 +209,18 @@ pub enum ClientError {
         /// Why.
         source: reqwest::Error,
     },
+    /// The collector's certificate is not valid now, by this machine's clock.
+    #[error(
+        "the certificate of {url} is not valid at {clock}, by this machine's clock: set the clock if it is wrong; this is tried again then"
+    )]
+    Clock {
+        /// The collector's address.
+        url: String,
+        /// What the clock says.
+        clock: String,
+        /// What TLS says.
+        source: reqwest::Error,
+    },
     /// The collector understood and said no.
     #[error("{path} was refused with {status} `{code}`: {message}")]
     Refused {
@@ -250,18 +267,40 @@ impl ClientError {
 
     /// Whether TLS refused the other side's certificate: it is there, and it is not who it should be.
     pub fn is_mistrust(&self) -> bool {
-        self.source().is_some_and(is_invalid_certificate)
+        matches!(
+            self.source().and_then(rustls_error),
+            Some(rustls::Error::InvalidCertificate(_))
+        )
+    }
+
+    /// Whether all that was wrong with it was the time.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, ClientError::Clock { .. })
     }
 }
 
-/// Looks for TLS's own word in a chain of causes, and in what `io::Error` wraps without naming it as its cause.
-fn is_invalid_certificate(error: &(dyn Error + 'static)) -> bool {
-    let within = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
+/// TLS's own word in a chain of causes, and in what `io::Error` wraps without naming it as its cause.
+fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let within = || error.downcast_ref::<std::io::Error>()?.get_ref();
+    error
+        .downcast_ref()
+        .or_else(|| within().and_then(|inner| rustls_error(inner)))
+        .or_else(|| error.source().and_then(rustls_error))
+}
+
+fn is_about_time(refused: &rustls::CertificateError) -> bool {
+    use rustls::CertificateError as Refused;
     matches!(
-        error.downcast_ref(),
-        Some(rustls::Error::InvalidCertificate(_))
-    ) || within.is_some_and(|inner| is_invalid_certificate(inner))
-        || error.source().is_some_and(is_invalid_certificate)
+        refused,
+        Refused::Expired
+            | Refused::ExpiredContext { .. }
+            | Refused::NotValidYet
+            | Refused::NotValidYetContext { .. }
+    )
+}
+
+fn wall_clock() -> String {
+    let seconds = crate::clock::Now::read().clock_seconds();
+    drift::statement::Timestamp::from_unix_seconds(seconds)
+        .map_or_else(|| seconds.to_string(), |time| time.to_string())
 }

@@ -138,7 +138,7 @@ impl Applicant {
             .enrol(&self.request)
             .await
             .map_err(|error| match error {
-                error if error.is_mistrust() => EnrolError::Impostor {
+                error if error.is_mistrust() && !error.is_about_time() => EnrolError::Impostor {
                     url: self.client.url().to_owned(),
                     source: error,
                 },
@@ -241,7 +241,7 @@ pub enum EnrolError {
     #[error("trust the certificates of the CA file")]
     Trust(#[source] rustls::Error),
     /// Whoever answers is not the collector that made the token.
-    #[error("{url} is not the collector that made this token, or its certificate is not valid now")]
+    #[error("{url} is not the collector that made this token")]
     Impostor {
         /// The address.
         url: String,
@@ -269,7 +269,7 @@ impl EnrolError {
     /// Whether asking again, as it is, may help.
     pub fn is_passing(&self) -> bool {
         match self {
-            EnrolError::Client(ClientError::Refused { .. }) => false,
+            EnrolError::Client(ClientError::Refused { .. } | ClientError::Clock { .. }) => false,
             EnrolError::Client(error) => error.remedy() == Remedy::Later,
             _ => false,
         }

@@ -7,6 +7,7 @@
 //! - [`link`]: the collector: who we are to it, and when to try again.
 //! - [`scanner`]: the thread that scans.
 //! - [`first_boot`]: when what may change once may no longer change.
+//! - [`state`]: where the agent keeps what must outlive it, whatever the disk is like.
 //! - [`waiting`]: where an agent that is not enrolled waits for its token and its configuration.
 //! - [`watch`]: notices that files in a directory were replaced.
 
@@ -15,17 +16,12 @@ mod daemon;
 mod first_boot;
 mod link;
 mod scanner;
+mod state;
 mod waiting;
 mod watch;
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-use drift::report::RunId;
-use ring::rand::{SecureRandom as _, SystemRandom};
-use rustix::fs::FlockOperation;
 
 use crate::config::{self, Config, EXIT_CONFIG};
 use crate::identity::{IdentityError, KeyError};
@@ -143,36 +139,4 @@ pub fn boot_id() -> String {
         .flatten()
         .unwrap_or_default();
     String::from_utf8_lossy(&id).trim().to_owned()
-}
-
-/// Keeps every other agent out of this state directory for as long as the file is open.
-fn lock(state_directory: &Path) -> Result<File, RunError> {
-    let path = state_directory.join("lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path);
-    let file = file.map_err(StateError::at("open", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(RunError::AlreadyRuns(state_directory.to_owned()))
-        }
-        Err(error) => Err(StateError::at("lock", &path)(error.into()).into()),
-    }
-}
-
-/// This start, and the one before if this state directory remembers it.
-fn begin_run(state_directory: &Path) -> Result<(RunId, Option<RunId>), RunError> {
-    let file: PathBuf = state_directory.join("run");
-    let previous = state_files::read(&file, 64)?.unwrap_or_default();
-    let previous = String::from_utf8_lossy(&previous).trim().parse().ok();
-    let mut bits = [0; 16];
-    SystemRandom::new()
-        .fill(&mut bits)
-        .map_err(|_| RunError::Randomness)?;
-    let run = RunId(bits);
-    state_files::replace(&file, run.to_string().as_bytes())?;
-    Ok((run, previous))
 }

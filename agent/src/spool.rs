@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use drift::report::{Report, RunId};
 
+use crate::log::Chain;
 use crate::state_files::{self, StateError};
 pub use record::{Kind, Name};
 use segment::{Segment, SegmentWriter};
@@ -28,6 +29,7 @@ pub struct Spool {
     waiting: BTreeMap<u64, Waiting>,
     memory: VecDeque<u64>,
     memory_bytes: usize,
+    trouble: Option<String>,
 }
 
 /// A report that waits.
@@ -83,12 +85,9 @@ const SEGMENT_BYTES: u64 = 4 * Report::MAX_BYTES as u64;
 const MAX_MEMORY_BYTES: usize = 4 * Report::MAX_BYTES;
 
 impl Spool {
-    /// The spool in `directory`, with what an earlier run left there.
-    ///
-    /// # Errors
-    /// The directory cannot be made or read.
-    pub fn open(directory: &Path, max_bytes: u64) -> Result<(Self, Recovered), StateError> {
-        state_files::make_directory(directory)?;
+    /// The spool in `directory`, with what an earlier run left there. Where the disk will not have it, reports wait in
+    /// memory, and [`Spool::trouble`] says why.
+    pub fn open(directory: &Path, max_bytes: u64) -> (Self, Recovered) {
         let mut spool = Spool {
             directory: directory.to_owned(),
             max_bytes,
@@ -98,13 +97,76 @@ impl Spool {
             waiting: BTreeMap::new(),
             memory: VecDeque::new(),
             memory_bytes: 0,
+            trouble: None,
         };
         let mut recovered = Recovered::default();
-        for segment in segment::list(directory)? {
-            spool.recover(segment, &mut recovered)?;
+        let found = state_files::make_directory(directory).and_then(|()| segment::list(directory));
+        let found = found.unwrap_or_else(|error| {
+            spool.is_wrong(&error);
+            Vec::new()
+        });
+        for segment in found {
+            if let Err(error) = spool.recover(segment, &mut recovered) {
+                recovered.damaged += 1;
+                spool.is_wrong(&error);
+            }
         }
         recovered.reports = spool.waiting.len();
-        Ok((spool, recovered))
+        (spool, recovered)
+    }
+
+    /// Why its disk did not take a report, if it did not take the last one.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Tries the disk again if it was in trouble; what waits in memory goes there while it takes it. Says whether all
+    /// is well.
+    pub fn try_disk(&mut self) -> bool {
+        if self.trouble.is_none() {
+            return true;
+        }
+        if let Err(error) = state_files::make_directory(&self.directory) {
+            self.is_wrong(&error);
+            return false;
+        }
+        while let Some(&ordinal) = self.memory.front() {
+            let Some(Waiting {
+                name,
+                moments,
+                place: Place::Memory(body),
+            }) = self.waiting.get(&ordinal)
+            else {
+                unreachable!("what is counted as in memory is there");
+            };
+            let record = record::encode(ordinal, *name, *moments, body);
+            let length = body.len();
+            if self.bytes() + record.len() as u64 > self.max_bytes {
+                break;
+            }
+            match self.write(self.kind_of(ordinal), &record) {
+                Ok(place) => {
+                    self.memory.pop_front();
+                    self.memory_bytes -= length;
+                    if let Some(waiting) = self.waiting.get_mut(&ordinal) {
+                        waiting.place = place;
+                    }
+                }
+                Err(error) => {
+                    self.is_wrong(&error);
+                    return false;
+                }
+            }
+        }
+        match segment::try_disk(&self.directory) {
+            Ok(()) => self.trouble = None,
+            Err(error) => self.is_wrong(&error),
+        }
+        self.trouble.is_none()
+    }
+
+    fn is_wrong(&mut self, error: &StateError) {
+        self.trouble = Some(Chain(error).to_string());
     }
 
     /// How many reports wait.
@@ -135,9 +197,17 @@ impl Spool {
         }
         let place = loop {
             match self.write(kind, &record) {
-                Ok(place) => break Some(place),
-                Err(_) if self.drop_one(kind, &mut dropped) => {}
-                Err(_) => break None,
+                Ok(place) => {
+                    self.trouble = None;
+                    break Some(place);
+                }
+                Err(error) => {
+                    self.is_wrong(&error);
+                    // Only a full disk has more room afterwards: one that takes nothing keeps what it has.
+                    if !error.is_full() || !self.drop_one(kind, &mut dropped) {
+                        break None;
+                    }
+                }
             }
         };
         let place = match place {

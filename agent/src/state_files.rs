@@ -22,6 +22,14 @@ pub struct StateError {
 }
 
 impl StateError {
+    /// Whether there was no room for it.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+
     /// For `map_err`.
     pub fn at<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StateError + 'a {
         move |source| StateError {

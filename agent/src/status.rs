@@ -47,6 +47,10 @@ pub struct Status {
     pub collector_heard_seconds_ago: Option<u64>,
     /// What went wrong with the collector last, if it does not answer now.
     pub collector_trouble: Option<String>,
+    /// What is wrong with the directory that keeps identity and reports: they wait in memory then, or are lost with the
+    /// next boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_trouble: Option<String>,
     /// Where a join token is waited for, if the instance is not enrolled for want of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for_token: Option<String>,
@@ -270,6 +274,13 @@ fn for_people(status: &Status) -> String {
                 "{} reports, {} bytes",
                 status.waiting_reports, status.spool_bytes
             ),
+        ),
+        (
+            "state",
+            status
+                .state_trouble
+                .clone()
+                .unwrap_or_else(|| "kept".to_owned()),
         ),
         (
             "probe",

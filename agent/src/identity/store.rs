@@ -61,6 +61,8 @@ struct Issued {
     renew_after_seconds: u64,
 }
 
+/// The last one makes an identity of the others.
+const FILES: [&str; 4] = ["instance.key", "trust.pem", "instance.pem", "instance.json"];
 /// A chain or trust bundle has a few certificates of a few hundred bytes.
 const MAX_PEM_BYTES: u64 = 256 * 1024;
 /// More certificates than a chain or a rotating bundle ever has.
@@ -72,9 +74,34 @@ impl Store {
     /// # Errors
     /// It cannot be made.
     pub fn open(state_directory: &Path) -> Result<Self, IdentityError> {
-        let directory = state_directory.join("identity");
-        state_files::make_directory(&directory)?;
-        Ok(Store { directory })
+        let store = Self::at(state_directory);
+        state_files::make_directory(&store.directory)?;
+        Ok(store)
+    }
+
+    /// The store in `state_directory`, made when there is something to keep.
+    pub fn at(state_directory: &Path) -> Self {
+        Store {
+            directory: state_directory.join("identity"),
+        }
+    }
+
+    /// Copies the identity that is kept in the state directory `from` to `to`, if `to` has none.
+    ///
+    /// # Errors
+    /// It is there and cannot be read, or cannot be written: what was copied then is no identity yet.
+    pub(crate) fn carry(from: &Path, to: &Path) -> Result<(), StateError> {
+        let (from, to) = (Self::at(from), Self::at(to));
+        if !from.file(FILES[3]).exists() || to.file(FILES[3]).exists() {
+            return Ok(());
+        }
+        state_files::make_directory(&to.directory)?;
+        for name in FILES {
+            if let Some(bytes) = state_files::read(&from.file(name), MAX_PEM_BYTES)? {
+                state_files::replace(&to.file(name), &bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where it is: renewals and operators replace files here.
@@ -87,6 +114,8 @@ impl Store {
     /// # Errors
     /// [`KeyError`].
     pub fn key(&self) -> Result<InstanceKey, KeyError> {
+        // Where it cannot be made, neither can the key, which then says so.
+        let _ = state_files::make_directory(&self.directory);
         InstanceKey::load_or_make(&self.directory.join("instance.key"))
     }
 
@@ -129,29 +158,51 @@ impl Store {
         url: &str,
         received_clock: i64,
     ) -> Result<Enrolled, IdentityError> {
+        let enrolled = self.understand(identity, url, received_clock)?;
+        self.keep(&enrolled, identity)?;
+        Ok(enrolled)
+    }
+
+    /// Makes sure that what the collector at `url` issued can be used with this key.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(crate) fn understand(
+        &self,
+        identity: &Identity,
+        url: &str,
+        received_clock: i64,
+    ) -> Result<Enrolled, IdentityError> {
         let certificates = Certificates::parse(&identity.certificate, &identity.trust)?;
         self.key()?.refuse_if_not_of(&certificates)?;
-        let issued = Issued {
+        Ok(Enrolled {
             instance: crate::log::peer_words(&identity.instance),
             fleet: crate::log::peer_words(&identity.fleet),
             url: url.to_owned(),
+            certificates,
             received_clock,
             renew_after_seconds: identity.renew_after_seconds,
+        })
+    }
+
+    /// Keeps what was understood of `identity`.
+    ///
+    /// # Errors
+    /// It cannot be written; what was there before still is then.
+    pub(crate) fn keep(&self, enrolled: &Enrolled, identity: &Identity) -> Result<(), StateError> {
+        let issued = Issued {
+            instance: enrolled.instance.clone(),
+            fleet: enrolled.fleet.clone(),
+            url: enrolled.url.clone(),
+            received_clock: enrolled.received_clock,
+            renew_after_seconds: enrolled.renew_after_seconds,
         };
         state_files::replace(&self.file("trust.pem"), identity.trust.as_bytes())?;
         state_files::replace(&self.file("instance.pem"), identity.certificate.as_bytes())?;
         state_files::replace(
             &self.file("instance.json"),
             &serde_json::to_vec(&issued).expect("a plain struct"),
-        )?;
-        Ok(Enrolled {
-            instance: issued.instance,
-            fleet: issued.fleet,
-            url: issued.url,
-            certificates,
-            received_clock,
-            renew_after_seconds: issued.renew_after_seconds,
-        })
+        )
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -2,7 +2,6 @@
 
 mod exchange;
 
-use std::fs::File;
 use std::time::Duration;
 
 use drift::report::{AgentBuild, Report, RunId};
@@ -13,15 +12,15 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
+use super::state::{MAX_VOLATILE_SPOOL_BYTES, StateDirectory};
 use super::waiting::Waiting;
-use super::{Ended, RunError, Sources, begin_run, boot_id, lock};
+use super::{Ended, RunError, Sources, boot_id};
 use crate::clock::{Now, StepDetector, TlsClock};
 use crate::config::{Config, Listen};
-use crate::identity::{IdentityError, Store};
+use crate::identity::{IdentityError, KeyError, Store};
 use crate::log::Chain;
 use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
 use crate::spool::{Dropped, Kind, Name, Spool};
-use crate::state_files;
 use crate::status::Status;
 use crate::supervise::Supervisor;
 use crate::{probe, status};
@@ -31,6 +30,8 @@ use exchange::Done;
 const TICK: Duration = Duration::from_secs(1);
 /// Several identity files are replaced in one go; this is how long that takes.
 const SETTLE: Duration = Duration::from_millis(200);
+/// A disk that was in trouble is tried again this often.
+const DISK_RETRY: Duration = Duration::from_secs(20);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP loads the identity again. Until the instance is enrolled its configuration is
 /// looked at again and again, and another one ends the loop; from then on it is read at the start alone.
@@ -88,11 +89,14 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
 }
 
 struct Daemon {
-    /// Held as long as the daemon lives.
-    _lock: File,
     config: Config,
     run: RunId,
+    state: StateDirectory,
     store: Store,
+    /// When the disk was last tried, by time since boot.
+    disk_tried: Duration,
+    /// What was last said to be wrong with it.
+    disk_trouble: Option<String>,
     clock: TlsClock,
     steps: StepDetector,
     sentinel: Sentinel,
@@ -118,22 +122,28 @@ struct Daemon {
 impl Daemon {
     fn start(config: Config) -> Result<(Self, mpsc::Receiver<Said>), RunError> {
         let now = Now::read();
-        state_files::make_directory(&config.state_directory)?;
-        let lock = lock(&config.state_directory)?;
-        let (run, previous_run) = begin_run(&config.state_directory)?;
-        let store = Store::open(&config.state_directory)?;
+        let mut state = StateDirectory::open(&config.state_directory, &config.status_socket)?;
+        let (run, previous_run) = state.begin_run()?;
+        // One that cannot be made now is made when there is something to keep.
+        let store = Store::open(state.path()).unwrap_or_else(|_| Store::at(state.path()));
         let clock = TlsClock::default();
         let link = match Link::open(&config, &store, &clock, now) {
             Ok(link) => link,
             // A key that others can read is refused; an identity that is damaged is not a reason to stop verifying.
-            Err(error @ RunError::Identity(IdentityError::Key(_))) => return Err(error),
+            Err(error @ RunError::Identity(IdentityError::Key(KeyError::Exposed { .. }))) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the identity cannot be used: nothing is reported");
                 None
             }
         };
-        let directory = config.state_directory.join("spool");
-        let (spool, recovered) = Spool::open(&directory, config.spool_max_bytes)?;
+        let spool_bytes = if state.is_volatile {
+            config.spool_max_bytes.min(MAX_VOLATILE_SPOOL_BYTES)
+        } else {
+            config.spool_max_bytes
+        };
+        let (spool, recovered) = Spool::open(&state.path().join("spool"), spool_bytes);
         if recovered.reports > 0 || recovered.damaged > 0 {
             tracing::info!(
                 reports = recovered.reports,
@@ -141,7 +151,7 @@ impl Daemon {
                 "reports of an earlier run wait"
             );
         }
-        let (scanner, said) = Scanner::start(&config).map_err(RunError::Runtime)?;
+        let (scanner, said) = Scanner::start(&config, state.path()).map_err(RunError::Runtime)?;
         let setup = Setup {
             run,
             previous_run,
@@ -155,7 +165,6 @@ impl Daemon {
             reason: "the agent starts".into(),
         };
         let daemon = Daemon {
-            _lock: lock,
             run,
             store,
             steps: StepDetector::new(now),
@@ -163,11 +172,10 @@ impl Daemon {
             spool,
             mention: None,
             scanner,
-            first_boot: FirstBoot::open(
-                &config.state_directory,
-                config.first_boot_window,
-                now.uptime,
-            ),
+            first_boot: FirstBoot::open(state.path(), config.first_boot_window, now.uptime),
+            state,
+            disk_tried: now.uptime,
+            disk_trouble: None,
             health: watch::channel(starting).0,
             supervisor: Supervisor::new(),
             link,
@@ -216,14 +224,46 @@ impl Daemon {
                 link.clock_was_set(&self.clock, now);
             }
         }
+        self.look_at_disk(now);
         self.step(Event::Tick, now);
         if self.scanner.makes_progress(now.uptime) {
             self.supervisor.alive(now.uptime);
         }
         let health = self.health.borrow().reason.clone();
         let open = self.sentinel.open_count();
-        self.supervisor
-            .status(&format!("{open} drifts open; {health}"));
+        let disk = self
+            .disk_trouble
+            .iter()
+            .map(|trouble| format!("; {trouble}"));
+        self.supervisor.status(&format!(
+            "{open} drifts open; {health}{}",
+            disk.collect::<String>()
+        ));
+    }
+
+    /// Says what is wrong with the disk that keeps identity and reports, once, and when it is well again.
+    fn look_at_disk(&mut self, now: Now) {
+        if now.uptime.saturating_sub(self.disk_tried) >= DISK_RETRY {
+            self.disk_tried = now.uptime;
+            if self.spool.try_disk() {
+                self.state.is_well();
+            }
+        }
+        let trouble = self.state.trouble().or(self.spool.trouble());
+        if trouble == self.disk_trouble.as_deref() {
+            return;
+        }
+        match trouble {
+            Some(trouble) => tracing::warn!(trouble, "the state directory is in trouble"),
+            None => tracing::info!("the state directory is well again"),
+        }
+        let trouble = trouble.map(str::to_owned);
+        self.sentinel.limit(
+            trouble
+                .as_ref()
+                .map(|trouble| format!("the agent's state cannot be kept: {trouble}")),
+        );
+        self.disk_trouble = trouble;
     }
 
     /// Lets the sentinel take in an event, and does what it says.
@@ -344,6 +384,7 @@ impl Daemon {
                 .heard()
                 .map(|heard| now.uptime.saturating_sub(heard).as_secs()),
             collector_trouble: self.trouble.clone(),
+            state_trouble: self.disk_trouble.clone(),
             waiting_for_token: self.lacks_a_token().then(|| self.token_places()),
             waiting_reports: self.spool.len() as u64,
             spool_bytes: self.spool.bytes(),

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drift::enrolment::RenewRequest;
+use drift::enrolment::{Identity, RenewRequest};
 
 use super::RunError;
 use super::backoff::{Backoff, random_share};
 use crate::client::Client;
-use crate::client::credentials::Credentials;
+use crate::client::credentials::{Credentials, Judged};
 use crate::client::trust::Trust;
 use crate::clock::{Now, TlsClock};
 use crate::config::Config;
 use crate::identity::{Enrolled, IdentityError, Store};
+use crate::log::Chain;
 
 /// An instance that is enrolled, and its collector.
 pub(super) struct Link {
@@ -35,6 +36,8 @@ pub(super) struct Retry {
 
 /// A collector that asks to be asked more often than this is wrong about it.
 const MIN_RENEWAL_SECONDS: u64 = 5;
+/// How long a certificate that had ended when it came is used before the next is asked for.
+const WRONG_CLOCK_RENEWAL: Duration = Duration::from_secs(600);
 /// Certificates live for a day; no collector issues one for longer than this.
 const MAX_RENEWAL_SECONDS: u64 = 365 * 86_400;
 
@@ -104,19 +107,45 @@ impl Link {
         if old.chain == new.chain && old.trust == new.trust {
             return Ok(false);
         }
+        self.use_now(enrolled, clock, now)?;
+        Ok(true)
+    }
+
+    /// Takes over what the collector issued just now, and keeps it; where no disk takes it, it is used all the same.
+    pub(super) fn take(
+        &mut self,
+        identity: &Identity,
+        clock: &TlsClock,
+        now: Now,
+    ) -> Result<(), RunError> {
+        let url = self.enrolled.url.clone();
+        let enrolled = self.store.understand(identity, &url, now.clock_seconds())?;
+        if let Err(error) = self.store.keep(&enrolled, identity) {
+            tracing::warn!(error = %Chain(&error), "the new certificate is not kept over a restart");
+        }
+        self.use_now(enrolled, clock, now)?;
+        if self.credentials.came_just_now() == Judged::ByAWrongClock {
+            tracing::warn!("the new certificate has ended by this machine's clock: set the clock");
+            // Asking again at once would bring another such, for ever.
+            self.renew_at = now.uptime + WRONG_CLOCK_RENEWAL;
+        }
+        Ok(())
+    }
+
+    fn use_now(&mut self, enrolled: Enrolled, clock: &TlsClock, now: Now) -> Result<(), RunError> {
         let key = self.store.key().map_err(IdentityError::from)?;
         self.credentials
-            .replace(&key, new)
+            .replace(&key, &enrolled.certificates)
             .map_err(|_| IdentityError::ForeignKey)?;
         self.trust
-            .replace(&new.trust)
+            .replace(&enrolled.certificates.trust)
             .map_err(|_| IdentityError::Pem {
                 what: "trust.pem".into(),
             })?;
         self.client.reconnect();
         self.renew_at = renewal(&enrolled, clock, now);
         self.enrolled = enrolled;
-        Ok(true)
+        Ok(())
     }
 
     /// Thinks again about when to renew: the clock was set.

@@ -1,7 +1,7 @@
 //! Receives orders to scan; hands back what was found. On a thread of its own, at the lowest priority.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc as orders;
@@ -60,7 +60,10 @@ const MAX_GAPS: usize = 10_000;
 
 impl Scanner {
     /// Starts the thread. It opens the manifest at once and says how that went.
-    pub(super) fn start(config: &Config) -> std::io::Result<(Self, mpsc::Receiver<Said>)> {
+    pub(super) fn start(
+        config: &Config,
+        state_directory: &Path,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Said>)> {
         let (order_sender, order_receiver) = orders::sync_channel(1);
         let (said, hearing) = mpsc::channel(4);
         let interrupt = Arc::new(AtomicBool::new(false));
@@ -73,7 +76,7 @@ impl Scanner {
             },
             root: config.root.clone(),
             threads: config.threads.unwrap_or_else(half_of_the_processors),
-            state_directory: config.state_directory.clone(),
+            state_directory: state_directory.to_owned(),
             interrupt: interrupt.clone(),
             progress: progress.clone(),
         };

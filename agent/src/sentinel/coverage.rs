@@ -30,8 +30,16 @@ impl Sentinel {
         let overflow = self.overflowed.then(|| {
             format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed")
         });
-        coverage.limits.extend(failure.into_iter().chain(overflow));
+        let own = self.limit.clone();
         coverage
+            .limits
+            .extend(failure.into_iter().chain(overflow).chain(own));
+        coverage
+    }
+
+    /// What limits the whole instance besides the scans, from now on; the next report says so.
+    pub fn limit(&mut self, limit: Option<String>) {
+        self.limit = limit;
     }
 
     pub(super) fn record_pass(&mut self, outcome: &Outcome, now: Now) {

@@ -101,6 +101,14 @@ impl SegmentWriter {
     }
 }
 
+/// Whether the disk takes a block, which it is given back at once.
+pub(super) fn try_disk(directory: &Path) -> Result<(), StateError> {
+    let path = directory.join("trial");
+    let tried = crate::durable::write(&path, &[0; 4096], 0o600);
+    let _ = std::fs::remove_file(&path);
+    tried.map_err(StateError::at("write to", directory))
+}
+
 /// A segment that an earlier run left.
 pub(super) struct Found {
     pub(super) number: u64,

@@ -20,7 +20,7 @@ fn bodies(spool: &mut Spool) -> Vec<Vec<u8>> {
 }
 
 fn open(directory: &Path) -> (Spool, Recovered) {
-    Spool::open(directory, 64 * 1024 * 1024).unwrap()
+    Spool::open(directory, 64 * 1024 * 1024)
 }
 
 fn only_file(directory: &Path) -> PathBuf {
@@ -159,7 +159,7 @@ fn a_damaged_record_is_passed_over_and_the_others_stay() {
 fn states_go_before_moments_and_lost_moments_are_counted() {
     let home = tempfile::tempdir().unwrap();
     let megabyte = vec![b'x'; 1024 * 1024];
-    let (mut spool, _) = Spool::open(home.path(), 8 * 1024 * 1024).unwrap();
+    let (mut spool, _) = Spool::open(home.path(), 8 * 1024 * 1024);
     for sequence in 1..=3 {
         assert!(
             spool
@@ -227,4 +227,54 @@ fn what_does_not_belong_into_a_spool_is_left_alone() {
     let (spool, recovered) = open(home.path());
     assert_eq!((spool.len(), recovered.damaged), (0, 0));
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_keeps_what_it_has_and_gets_the_rest_when_it_is_well() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("spool");
+    let (mut spool, _) = open(&directory);
+    assert!(
+        spool
+            .append(Kind::States, name(1, 1), 0, b"one")
+            .is_nothing()
+    );
+    // What a directory is gone from takes nothing, as a read-only disk does; root passes any mode.
+    spool.open = [None, None];
+    let aside = home.path().join("aside");
+    std::fs::rename(&directory, &aside).unwrap();
+    std::fs::write(&directory, "").unwrap();
+    assert!(
+        spool
+            .append(Kind::States, name(1, 2), 0, b"two")
+            .is_nothing(),
+        "nothing is thrown away for a disk that is not full"
+    );
+    assert_eq!(spool.len(), 2);
+    assert!(
+        spool
+            .trouble()
+            .is_some_and(|trouble| trouble.contains("spool")),
+        "{:?}",
+        spool.trouble()
+    );
+    assert!(!spool.try_disk());
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::rename(&aside, &directory).unwrap();
+    assert!(spool.try_disk());
+    assert_eq!((spool.trouble(), spool.memory_bytes), (None, 0));
+    drop(spool);
+    let (mut spool, recovered) = open(&directory);
+    assert_eq!((recovered.reports, recovered.damaged), (2, 0));
+    assert_eq!(bodies(&mut spool), [&b"one"[..], b"two"]);
+}
+
+#[test]
+fn a_spool_without_a_disk_still_hands_on_reports() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("spool"), "").unwrap();
+    let (mut spool, _) = open(&home.path().join("spool"));
+    assert!(spool.trouble().is_some());
+    spool.append(Kind::Moments, name(1, 1), 1, b"one");
+    assert_eq!(bodies(&mut spool), [&b"one"[..]]);
 }

@@ -75,7 +75,12 @@ fn whoever_is_not_the_collector_of_the_token_learns_nothing() {
         let collector = Loopback::start_as(server);
         let home = tempfile::tempdir().unwrap();
         let error = enroll(&arguments(home.path(), &collector.token())).unwrap_err();
-        assert!(matches!(error, EnrolError::Impostor { .. }), "{error:?}");
+        let is_right = match server {
+            // It may be the one, and our clock the wrong one.
+            Server::Expired => error.to_string().contains("by this machine's clock"),
+            _ => matches!(error, EnrolError::Impostor { .. }),
+        };
+        assert!(is_right, "{error:?}");
         assert!(
             collector.world.lock().unwrap().enrol_requests.is_empty(),
             "the secret was sent"

@@ -98,7 +98,7 @@ impl Daemon {
             ca_file: self.config.ca_file.clone(),
             fleet: self.config.fleet.clone(),
             token_file: token_file.to_owned(),
-            state_directory: self.config.state_directory.clone(),
+            state_directory: self.state.path().to_owned(),
             cloud_id: first_there(&self.config.cloud_id_files).and_then(read_cloud_id),
             image: self.sentinel.image().cloned(),
             build_time: self.build_time,
@@ -161,19 +161,14 @@ impl Daemon {
     fn renewed(&mut self, outcome: Result<drift::enrolment::Identity, ClientError>, now: Now) {
         self.renewing.is_running = false;
         let Some(link) = &mut self.link else { return };
-        let kept = match outcome {
-            Ok(identity) => {
-                let kept = link
-                    .store
-                    .save(&identity, &link.enrolled.url, now.clock_seconds());
-                kept.map(drop).map_err(RunError::from)
-            }
+        let taken = match outcome {
+            Ok(identity) => link.take(&identity, &self.clock, now),
             Err(error) => Err(RunError::from(error)),
         };
-        match kept {
+        match taken {
             Ok(()) => {
                 self.renewing.now();
-                self.reload();
+                self.loaded();
             }
             Err(error) => {
                 self.renewing.fail(now.uptime);
@@ -193,19 +188,21 @@ impl Daemon {
             }),
         };
         match changed {
-            Ok(true) => {
-                self.reporting.now();
-                let ends = self
-                    .link
-                    .as_ref()
-                    .map(|link| link.enrolled.certificates.not_after);
-                tracing::info!(ends, "the certificate was loaded");
-            }
+            Ok(true) => self.loaded(),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the identity on disk cannot be used; the old one stays");
             }
         }
+    }
+
+    fn loaded(&mut self) {
+        self.reporting.now();
+        let ends = self
+            .link
+            .as_ref()
+            .map(|link| link.enrolled.certificates.not_after);
+        tracing::info!(ends, "the certificate was loaded");
     }
 
     /// Sends what waits longest; a heartbeat only where nothing else waits.
