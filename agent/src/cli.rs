@@ -18,6 +18,7 @@ use crate::enrol::{self, EnrollArguments};
 use crate::inspect::{self, InspectArguments};
 use crate::interrupt;
 use crate::keygen;
+use crate::learn::{self, LearnArguments};
 use crate::sign::{self, SignArguments};
 use crate::{run as daemon, status};
 
@@ -53,6 +54,7 @@ enum Command {
     Bake(Box<BakeArguments>),
     Sign(SignArguments),
     Check(CheckArguments),
+    Learn(LearnArguments),
     Inspect(InspectArguments),
     Diff(DiffArguments),
     /// Enrol this instance with a collector: make its key and get its certificate.
@@ -147,6 +149,7 @@ pub fn run() -> ExitCode {
         Command::Bake(arguments) => run_bake(&arguments),
         Command::Sign(arguments) => run_sign(&arguments),
         Command::Check(arguments) => run_check(&arguments),
+        Command::Learn(arguments) => run_learn(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments, &mut standard_output())
             .map(|()| ExitCode::SUCCESS)
             .map_err(Exit::from),
@@ -306,6 +309,26 @@ fn enroll(flags: EnrollFlags) -> ExitCode {
         Ok(config) => run_enroll(flags, config).unwrap_or_else(Exit::report),
         Err(error) => config::refuse(&error),
     }
+}
+
+fn run_learn(arguments: &LearnArguments) -> Result<ExitCode, Exit> {
+    let interrupt =
+        interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
+    let bar = Bar::new("checking", None);
+    let observed = learn::observe(arguments, &interrupt, &|progress| bar.show(progress));
+    bar.finish();
+    let observed = observed?;
+    let proposal = learn::propose(&observed)?;
+    let code = learn::print(arguments, &observed, &proposal, &mut standard_output())?;
+    for refused in &proposal.refused {
+        eprintln!("not allowed  {}  {}", refused.path, refused.why);
+    }
+    eprintln!(
+        "{} rules proposed, {} paths not allowed",
+        proposal.rules.len(),
+        proposal.refused.len()
+    );
+    Ok(ExitCode::from(code))
 }
 
 fn run_enroll(flags: EnrollFlags, config: Config) -> Result<ExitCode, Exit> {

@@ -7,6 +7,7 @@
 //! - [`scan`]: walk, merge, read, judge.
 //! - [`packages`]: which package owns a path, by the databases in the tree.
 //! - [`check`]: one scan and an exit code.
+//! - [`learn`]: what first boots changed → the tightest rules that allow it.
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember.
@@ -29,6 +30,7 @@ pub mod identity;
 pub mod inspect;
 pub mod interrupt;
 pub mod keygen;
+pub mod learn;
 pub mod log;
 pub mod packages;
 pub mod probe;

@@ -127,6 +127,11 @@ impl DriftLine {
         }
     }
 
+    /// Where it drifted.
+    pub fn tree_path(&self) -> &TreePath {
+        &self.tree_path
+    }
+
     /// The path for people: control bytes escaped.
     pub fn shown_path(&self) -> String {
         self.tree_path.to_string()

@@ -11,6 +11,7 @@ use crate::diff::DiffError;
 use crate::enrol::EnrolError;
 use crate::inspect::InspectError;
 use crate::keygen::KeygenError;
+use crate::learn::LearnError;
 use crate::sign::SignError;
 
 /// Input that is wrong.
@@ -116,6 +117,16 @@ impl From<BakeError> for Exit {
                 code: CANNOT_CREATE,
                 ..Self::of(&error, CANNOT_CREATE)
             },
+            _ => Self::of(&error, DATA),
+        }
+    }
+}
+
+impl From<LearnError> for Exit {
+    fn from(error: LearnError) -> Self {
+        match error {
+            LearnError::Check(check) => check.into(),
+            LearnError::Output(_) => Self::of(&error, CANNOT_CREATE),
             _ => Self::of(&error, DATA),
         }
     }
