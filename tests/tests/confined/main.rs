@@ -1,0 +1,3 @@
+//! The shipped units, as systemd's own tools judge them.
+
+mod units;
