@@ -18,7 +18,7 @@ pub struct Trace {
     /// Why it should not be there.
     pub reason: &'static str,
     /// The command that cleans it, in the image.
-    pub clean: &'static str,
+    pub clean: String,
 }
 
 /// The first thing that an agent left in its state directory; none if there is nothing but directories.
@@ -54,10 +54,11 @@ pub(super) fn of_instance(image: Glance<'_>) -> Vec<Trace> {
                 Sign::Token => has_token(image, &path),
             };
             if is_left {
+                let path = absolute(&path);
                 traces.push(Trace {
-                    path: absolute(&path),
+                    clean: known.clean.replace("FILE", &path),
                     reason: known.reason,
-                    clean: known.clean,
+                    path,
                 });
             }
         }
