@@ -3,6 +3,7 @@
 pub mod arguments;
 mod gather;
 mod glance;
+mod home;
 mod rules;
 mod share;
 mod source;

@@ -13,6 +13,7 @@ use drift::statement::{
 
 use super::gather::{Reading, gather, with_links};
 use super::glance::Glance;
+use super::home::Home;
 use super::rules::choose;
 use super::source::Source;
 use super::{BakeArguments, BakeError, ChosenRules, RulesChoice, Share, Trace, shown, traces};
@@ -66,6 +67,7 @@ pub fn bake(
         interrupt,
         progress,
     };
+    let home = Home::make(arguments)?;
     let gathered = gather(&source.trees, &rules.built.rules, reading)?;
     let mut builder = Builder::default();
     for (entry, sha256, modified) in with_links(gathered) {
@@ -74,6 +76,7 @@ pub fn bake(
     }
     let manifest = builder.finish(rules.built.rules.clone(), source.others, source.not_held)?;
     let written = write(&arguments.output, &manifest, &provenance, key.as_ref())?;
+    home.keep();
     Ok(Baked {
         identity: manifest.identity,
         entry_count: manifest.entry_count,

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod disks;
+mod home;
 mod refused;
 mod studio;
 mod traces;

@@ -45,11 +45,7 @@ const DISKS: [(&str, &str, &str); 11] = [
         "truncate -s 8M gpt; printf 'label: gpt\\nsize=1M\\n' | sfdisk -q gpt; printf x | dd of=gpt bs=1 seek=1030 conv=notrunc status=none",
         "the GPT is damaged",
     ),
-    (
-        "swap",
-        "truncate -s 8M swap; mkswap -q swap",
-        ", swap)",
-    ),
+    ("swap", "truncate -s 8M swap; mkswap -q swap", ", swap)"),
 ];
 
 #[test]
