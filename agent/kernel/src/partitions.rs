@@ -201,6 +201,10 @@ fn mbr(
     {
         return Ok(None);
     }
+    let is_extended = |slot: &&Slot| EXTENDED.contains(&slot.kind);
+    if slots.iter().filter(is_extended).count() > 1 {
+        return Err(damaged("MBR", "it has several extended partitions"));
+    }
     let disk = u32_at(sector, 440);
     let mut partitions = Vec::new();
     for (number, slot) in (1..).zip(slots).filter(|(_, slot)| used(slot)) {
