@@ -46,6 +46,15 @@ pub enum BakeError {
         #[source]
         source: Box<source::disk::DiskError>,
     },
+    /// A tar that cannot be read.
+    #[error("bake from the tar {}", shown(path))]
+    Archive {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<source::archive::ArchiveError>,
+    },
     /// An agent ran in the image.
     #[error(
         "{found} is left from an agent that ran here, and every instance would be that one: stop the agent, run `rm -rf {state}/*`, and bake again"

@@ -103,6 +103,21 @@ impl Tree {
         Ok(Tree::fenced(mounted, Access::PrivateClone)?)
     }
 
+    /// Makes an empty file system in memory that nobody else sees, to be filled through `/proc/self/fd`.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN`, `ENOSYS` before Linux 5.2.
+    pub fn in_memory() -> io::Result<Tree> {
+        let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&context, "mode", "0700")?;
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        Tree::fenced(mount, Access::PrivateClone)
+    }
+
     /// How this tree is reached.
     pub fn how(&self) -> Access {
         self.fence.access()

@@ -7,16 +7,18 @@ use clap::{ArgGroup, Args};
 use super::RulesChoice;
 
 /// Bake the manifest of an image: as the very last step of its pipeline, in the image, on its mounted root, or straight
-/// from its disk.
+/// from its disk or tar.
 #[derive(Debug, Clone, Args)]
-#[command(group(ArgGroup::new("source").required(true).args(["root", "disk"])))]
+#[command(group(ArgGroup::new("source").required(true).args(["root", "disk", "tar"])))]
 #[command(after_help = "\
-Nothing is written to what is read. Root, disk and qcow2 of one image give the same bytes.
+Nothing is written to what is read. Root, disk and qcow2 of one image give the same bytes; a tar carries
+no file flags and often no extended attributes, and what it does not carry is not held.
 
 Examples:
   driftmark-agent keygen --output keys
   driftmark-agent bake --root /mnt/image --name web --version 2026.11.1 --key keys/driftmark.key --output /mnt/image/usr/lib/driftmark
   driftmark-agent bake --disk web.qcow2 --name web --version 2026.11.1 --key keys/driftmark.key --output out
+  docker export web | driftmark-agent bake --tar - --name web --version 2026.11.1 --key keys/driftmark.key --output out
   driftmark-agent bake --root / --name web --version 7 --output /tmp/out   # then sign elsewhere: see `sign --help`")]
 pub struct BakeArguments {
     /// The root of the image's file system, mounted; `/` in the image itself.
@@ -25,6 +27,9 @@ pub struct BakeArguments {
     /// A disk image, raw or qcow2, or a block device; its partitions and journals are left as they are.
     #[arg(long, value_name = "FILE")]
     pub disk: Option<PathBuf>,
+    /// A tar of the root file system, as `docker export` makes it; `-` for standard input.
+    #[arg(long, value_name = "FILE|-")]
+    pub tar: Option<PathBuf>,
     /// Which partition of the disk has the root [default: the one with an os-release].
     #[arg(long, value_name = "N", requires = "disk")]
     pub partition: Option<u32>,

@@ -11,7 +11,6 @@ use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::observation::Found;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
-use driftmark_kernel::Stat;
 
 use super::BakeError;
 use crate::scan::filesystems::Filesystems;
@@ -114,7 +113,10 @@ fn walk(
             }
             match visit {
                 Visit::File { path, stat, .. } if is_self(&path) => {
-                    push(&gathered, self_file(path, Some(&stat)));
+                    push(
+                        &gathered,
+                        self_file(path, Some((stat.mode, stat.uid, stat.gid))),
+                    );
                 }
                 Visit::File { path, place, .. } => jobs
                     .send((path, place))
@@ -227,8 +229,8 @@ pub(super) fn add_self_files(gathered: &mut Vec<Gathered>) {
     }
 }
 
-pub(super) fn self_file(path: TreePath, stat: Option<&Stat>) -> Gathered {
-    let (mode, uid, gid) = stat.map_or((0o644, 0, 0), |stat| (stat.mode, stat.uid, stat.gid));
+pub(super) fn self_file(path: TreePath, owner: Option<(u16, u32, u32)>) -> Gathered {
+    let (mode, uid, gid) = owner.unwrap_or((0o644, 0, 0));
     let entry = Entry {
         path,
         mode,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use drift::TreePath;
 use drift::rules::{Built, RuleFile, Rules};
 
 use super::BakeError;
@@ -61,8 +62,12 @@ const DISTRIBUTIONS: [(&str, &[Shipped]); 6] = [
     ("amazon-2023", &[AMAZON, RHEL, CLOUD_INIT, LINUX]),
 ];
 
-/// Chooses the rules for an image.
-pub(super) fn choose(image: Glance<'_>, choice: &RulesChoice) -> Result<ChosenRules, BakeError> {
+/// Chooses the rules for an image, of which `has` knows every path.
+pub(super) fn choose(
+    image: Glance<'_>,
+    has: &dyn Fn(&TreePath) -> bool,
+    choice: &RulesChoice,
+) -> Result<ChosenRules, BakeError> {
     let paths = match choice {
         RulesChoice::Nothing => {
             return Ok(ChosenRules {
@@ -91,10 +96,7 @@ pub(super) fn choose(image: Glance<'_>, choice: &RulesChoice) -> Result<ChosenRu
         None => Vec::new(),
     };
     for file in own.iter_mut().chain(&mut distribution) {
-        file.rules.retain(|rule| {
-            let with = rule.with.as_ref();
-            with.is_none_or(|program| image.look(program.as_bytes()).is_ok())
-        });
+        file.rules.retain(|rule| rule.with.as_ref().is_none_or(has));
     }
     own.retain(|file| !file.rules.is_empty());
     distribution.retain(|file: &RuleFile| !file.rules.is_empty());
@@ -260,7 +262,8 @@ mod tests {
         let choice = RulesChoice::Files(vec![rules]);
         let count = || {
             let filesystems = Filesystems::open(image.path(), &[], &[]).unwrap();
-            let chosen = choose(Glance(&filesystems), &choice).unwrap();
+            let has = |path: &TreePath| filesystems.look_up(path).is_ok();
+            let chosen = choose(Glance(&filesystems), &has, &choice).unwrap();
             chosen.built.rules.len()
         };
         assert_eq!(count(), 0);

@@ -8,6 +8,7 @@
 //!
 //! Nothing is ever written to a source, and nothing is left behind of what was mounted from it.
 
+pub(super) mod archive;
 pub(super) mod disk;
 mod fstab;
 mod qcow2;
@@ -15,47 +16,104 @@ mod qcow2;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use drift::TreePath;
 use drift::entry::AttributeSet;
 use drift::manifest::Filesystem;
+use drift::rules::{Built, Rules};
 use driftmark_kernel::mounts;
 
+use self::archive::{Archive, Shelf};
+use super::gather::{Gathered, Reading, gather};
 use super::glance::Glance;
-use super::{BakeArguments, BakeError};
+use super::{BakeArguments, BakeError, Share};
 use crate::scan::filesystems::{Filesystems, below};
 
 /// An image, open to be read.
 pub(super) struct Source {
-    /// Its file systems.
-    pub(super) trees: Filesystems,
+    /// Its file systems; of an archive, what is looked into of it.
+    trees: Filesystems,
     /// Those of them that are not the root's, for the manifest's header.
     pub(super) others: Vec<Filesystem>,
-    /// What cannot be held of an image that is read from here.
-    pub(super) not_held: AttributeSet,
+    archive: Option<(Archive, Shelf)>,
 }
 
 impl Source {
-    /// Opens the one that was asked for.
-    pub(super) fn open(
-        arguments: &BakeArguments,
-        interrupt: &AtomicBool,
-    ) -> Result<Self, BakeError> {
+    /// Opens the one that was asked for; an archive is read here.
+    pub(super) fn open(arguments: &BakeArguments, reading: Reading<'_>) -> Result<Self, BakeError> {
+        if let Some(tar) = &arguments.tar {
+            if arguments
+                .filesystems
+                .iter()
+                .any(|asked| asked.as_os_str() != "none")
+            {
+                return Err(BakeError::no_filesystems_of_a_tar(tar));
+            }
+            let archive = Archive::read(tar, reading)?;
+            let (trees, shelf) = archive.shelf()?;
+            return Ok(Source {
+                trees,
+                others: Vec::new(),
+                archive: Some((archive, shelf)),
+            });
+        }
         let (trees, others) = match (&arguments.root, &arguments.disk) {
             (Some(root), _) => mounted(root, arguments)?,
             (None, Some(disk)) => {
-                disk::open(disk, arguments.partition, &arguments.filesystems, interrupt)?
+                let asked = &arguments.filesystems;
+                disk::open(disk, arguments.partition, asked, reading.interrupt)?
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
         Ok(Source {
             trees,
             others,
-            not_held: AttributeSet::EMPTY,
+            archive: None,
         })
     }
 
     /// The image, to look into.
     pub(super) fn image(&self) -> Glance<'_> {
         Glance(&self.trees)
+    }
+
+    /// Whether there is something at a path of it.
+    pub(super) fn has(&self, path: &TreePath) -> bool {
+        match &self.archive {
+            Some((archive, _)) => archive.has(path),
+            None => self.trees.look_up(path).is_ok(),
+        }
+    }
+
+    /// Where its package databases are.
+    pub(super) fn databases(&self) -> &Filesystems {
+        &self.trees
+    }
+
+    /// What cannot be held of an image that is read from here.
+    pub(super) fn not_held(&self) -> AttributeSet {
+        self.archive
+            .as_ref()
+            .map_or(AttributeSet::EMPTY, |(archive, _)| archive.not_held())
+    }
+
+    /// What each rule allows, and how much lies under volatile ones.
+    pub(super) fn share(&self, built: &Built, interrupt: &AtomicBool) -> Result<Share, BakeError> {
+        match &self.archive {
+            Some((archive, _)) => Ok(archive.share(built)),
+            None => Share::measure(&self.trees, built, interrupt),
+        }
+    }
+
+    /// Everything that a manifest holds of it, led by the rules.
+    pub(super) fn gather(
+        &self,
+        rules: &Rules,
+        reading: Reading<'_>,
+    ) -> Result<Vec<Gathered>, BakeError> {
+        match &self.archive {
+            Some((archive, _)) => Ok(archive.gather(rules)),
+            None => gather(&self.trees, rules, reading),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! how to clean it. Collected from `cloud-init clean`, `waagent -deprovision`, virt-sysprep(1) and EC2 Image Builder's
 //! clean-up script.
 
-use drift::escape;
+use drift::{TreePath, escape};
 use driftmark_kernel::FileKind;
 use serde::Serialize;
 
@@ -65,6 +65,46 @@ pub(super) fn of_instance(image: Glance<'_>) -> Vec<Trace> {
     }
     traces.truncate(MAX_TRACES);
     traces
+}
+
+/// Whether the content of what is at a path says whether it is a trace.
+pub(super) fn reads(path: &TreePath) -> bool {
+    is_place(path.as_bytes(), |known| known.sign != Sign::Filled)
+}
+
+/// Whether what is at a path, or that there is something in it, says that it is a trace.
+pub(super) fn looks_at(path: &TreePath) -> bool {
+    let parent = path.parent();
+    path.as_bytes().starts_with(STATE)
+        || is_place(path.as_bytes(), |_| true)
+        || parent.is_some_and(|parent| is_place(parent.as_bytes(), |_| true))
+}
+
+fn is_place(path: &[u8], which: impl Fn(&Known) -> bool) -> bool {
+    let of_home = path.strip_prefix(b"home/").and_then(|rest| {
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        Some(&rest[slash..])
+    });
+    let of_home = of_home.or(path.strip_prefix(b"root"));
+    let is = |pattern: &str, path: &[u8]| {
+        let split = |path: &[u8]| {
+            path.iter()
+                .rposition(|byte| *byte == b'/')
+                .map_or(0, |at| at + 1)
+        };
+        let (own, name) = path.split_at(split(path));
+        let (directory, pattern) = pattern.as_bytes().split_at(split(pattern.as_bytes()));
+        own == directory && fits(pattern, name)
+    };
+    KNOWN.iter().filter(|known| which(known)).any(|known| {
+        known
+            .paths
+            .iter()
+            .any(|pattern| match pattern.strip_prefix('~') {
+                Some(pattern) => of_home.is_some_and(|path| is(pattern, path)),
+                None => is(pattern, path),
+            })
+    })
 }
 
 /// How a trace is known.

@@ -11,7 +11,7 @@ use drift::statement::{
     BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
 };
 
-use super::gather::{Reading, gather, with_links};
+use super::gather::{Reading, with_links};
 use super::glance::Glance;
 use super::home::Home;
 use super::rules::choose;
@@ -53,28 +53,33 @@ pub fn bake(
 ) -> Result<Baked, BakeError> {
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
-    let source = Source::open(arguments, interrupt)?;
-    let traces = traces_in(source.image(), arguments)?;
-    let rules = choose(source.image(), &arguments.rules_choice())?;
-    let share = match arguments.rules_choice() {
-        RulesChoice::Nothing => Share::default(),
-        _ => Share::measure(&source.trees, &rules.built, interrupt)?,
-    };
-    share.check(&rules.built.sources)?;
-    let owners = packages::owners(&source.trees)?;
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
         progress,
     };
+    let source = Source::open(arguments, reading)?;
+    let traces = traces_in(source.image(), arguments)?;
+    let rules = choose(
+        source.image(),
+        &|path| source.has(path),
+        &arguments.rules_choice(),
+    )?;
+    let share = match arguments.rules_choice() {
+        RulesChoice::Nothing => Share::default(),
+        _ => source.share(&rules.built, interrupt)?,
+    };
+    share.check(&rules.built.sources)?;
+    let owners = packages::owners(source.databases())?;
     let home = Home::make(arguments)?;
-    let gathered = gather(&source.trees, &rules.built.rules, reading)?;
+    let gathered = source.gather(&rules.built.rules, reading)?;
     let mut builder = Builder::default();
     for (entry, sha256, modified) in with_links(gathered) {
         let package = owners.get(&entry.path).cloned();
         builder.push(entry, sha256, package, modified);
     }
-    let manifest = builder.finish(rules.built.rules.clone(), source.others, source.not_held)?;
+    let not_held = source.not_held();
+    let manifest = builder.finish(rules.built.rules.clone(), source.others, not_held)?;
     let written = write(&arguments.output, &manifest, &provenance, key.as_ref())?;
     home.keep();
     Ok(Baked {

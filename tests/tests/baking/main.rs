@@ -6,6 +6,8 @@
 
 mod disks;
 mod home;
+mod hostile_tars;
 mod refused;
 mod studio;
+mod tars;
 mod traces;
