@@ -40,11 +40,14 @@ pub enum TarError {
     },
 }
 
+/// A pax record: a key and its value.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// A tar that is being read.
 pub(super) struct Reader<R> {
     input: R,
     at: u64,
-    globals: Vec<(Vec<u8>, Vec<u8>)>,
+    globals: Vec<Record>,
     /// What is stored of the present member and was not read yet, its padding included.
     left: u64,
     /// Where the stored bytes of the present member belong, if it is sparse.
@@ -67,7 +70,7 @@ impl<R: Read> Reader<R> {
     /// The next member; none at the end of the archive.
     pub(super) fn next(&mut self) -> Result<Option<Header>, TarError> {
         self.skip_rest()?;
-        let mut own: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut own: Vec<Record> = Vec::new();
         let (mut long_path, mut long_link) = (None, None);
         loop {
             let block = self.block()?;
@@ -85,7 +88,7 @@ impl<R: Read> Reader<R> {
                         self.globals.retain(|(known, _)| *known != key);
                         self.globals.push((key, value));
                     }
-                    let bytes = |(key, value): &(Vec<u8>, Vec<u8>)| key.len() + value.len();
+                    let bytes = |(key, value): &Record| key.len() + value.len();
                     let bytes: usize = self.globals.iter().map(bytes).sum();
                     if self.globals.len() > MAX_GLOBALS || bytes > MAX_NAME as usize {
                         return Err(self.malformed("too many global records"));
@@ -129,7 +132,7 @@ impl<R: Read> Reader<R> {
         &mut self,
         block: &[u8; BLOCK],
         stored: u64,
-        own: &[(Vec<u8>, Vec<u8>)],
+        own: &[Record],
         long_path: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Header, TarError> {
@@ -289,7 +292,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn records(&mut self, stored: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
+    fn records(&mut self, stored: u64) -> Result<Vec<Record>, TarError> {
         let bytes = self.whole(stored, MAX_EXTENSION)?;
         let mut records = Vec::new();
         let mut rest = &bytes[..];
