@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::apt::Source;
 use crate::distribution::Distribution;
 use crate::process::{finish, run};
+use crate::vm::{self, Kernel};
 
 /// What every image has: an init, its bus, a network tool, and the certificates of the world.
 const PACKAGES: [&str; 5] = [
@@ -72,6 +73,7 @@ pub struct Recipe {
     distribution: Option<Distribution>,
     steps: Vec<String>,
     package: Option<PathBuf>,
+    kernel: Option<Kernel>,
 }
 
 /// A finished image.
@@ -87,6 +89,8 @@ pub struct Image {
     pub name: String,
     /// The image's version.
     pub version: String,
+    /// What it boots with as a virtual machine: `file_system` is then the raw disk.
+    pub kernel: Option<Kernel>,
 }
 
 impl Workshop {
@@ -116,6 +120,11 @@ impl Workshop {
             return Keys::make(agent, &self.directory.join("keys"));
         }
         Ok(keys)
+    }
+
+    /// Where it is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The root file system of these packages as a tar, made if it was not made before.
@@ -189,7 +198,7 @@ impl Workshop {
     }
 
     /// One lock for each kind of work; it is let go when the file is closed.
-    fn lock(&self, work: &str) -> Result<File> {
+    pub(crate) fn lock(&self, work: &str) -> Result<File> {
         let path = self.directory.join(format!("{work}.lock"));
         let file = File::options()
             .create(true)
@@ -261,6 +270,7 @@ impl Recipe {
             distribution: None,
             steps: Vec::new(),
             package: None,
+            kernel: None,
         }
     }
 
@@ -301,6 +311,14 @@ impl Recipe {
             mode,
             content: content.into(),
         });
+        self
+    }
+
+    /// As the disk of a virtual machine that boots this kernel.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &Kernel) -> Self {
+        self.packages.extend(vm::PACKAGES.map(str::to_owned));
+        self.kernel = Some(kernel.clone());
         self
     }
 
@@ -348,6 +366,7 @@ impl Recipe {
             signature: directory.join("image.manifest.sig"),
             name: self.name.clone(),
             version: self.version.clone(),
+            kernel: self.kernel.clone(),
         };
         let _lock = workshop.lock("image")?;
         if directory.exists() {
@@ -367,6 +386,9 @@ impl Recipe {
         for file in &self.files {
             write(&root, &file.path, file.mode, &file.content)?;
         }
+        if let Some(kernel) = &self.kernel {
+            vm::prepare(&root, kernel)?;
+        }
         if let Some((agent, keys)) = agent {
             match &self.package {
                 Some(package) => install_package(&root, package, &keys.public)?,
@@ -379,7 +401,10 @@ impl Recipe {
                     .with_context(|| format!("copy {}", from.display()))?;
             }
         }
-        pack(&root, &finished.join("root.image"))?;
+        match &self.kernel {
+            Some(_) => vm::pack(&root, &finished.join("root.image"))?,
+            None => pack(&root, &finished.join("root.image"))?,
+        }
         fs::rename(&finished, &directory).context("keep the image")?;
         workshop.prune()?;
         Ok(image)

@@ -98,18 +98,24 @@ impl Lab {
     /// It did not come up; the message has its console.
     pub fn boot(&self, image: &Image, name: &str, options: &InstanceOptions) -> Result<Instance> {
         let lower = self.mount(image)?;
+        let address = self.next_address()?;
+        let place = Place {
+            sandbox: Arc::clone(&self.sandbox),
+            groups: Arc::clone(&self.groups),
+            lower,
+            address,
+        };
+        Instance::boot(place, name, options)
+    }
+
+    /// An address on the network that nobody has had.
+    pub(crate) fn next_address(&self) -> Result<String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         ensure!(
             (FIRST_INSTANCE..=LAST_INSTANCE).contains(&number),
             "a lab has addresses for 240 instances"
         );
-        let place = Place {
-            sandbox: Arc::clone(&self.sandbox),
-            groups: Arc::clone(&self.groups),
-            lower,
-            address: format!("10.77.0.{number}"),
-        };
-        Instance::boot(place, name, options)
+        Ok(format!("10.77.0.{number}"))
     }
 
     /// Boots several at once, each with its own options.

@@ -4,6 +4,7 @@
 //! In the order in which a story uses them: a [`sandbox`] is the private machine, an [`image`] is what boots in it,
 //! a [`lab`] is the sandbox with a network and its [`instance`]s, an [`intrusion`] is what goes wrong there.
 //! A [`collector`] judges, and a [`cloud`] replaces; all of them together are a [`fleet`].
+//! A [`vm`] is one such instance with a kernel, a memory and a clock of its own.
 //! [`packages`] are what is shipped, [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look
 //! at. A [`tree`] is a small file system tree with an agent that watches it, a [`sender`] is an instance that is nothing
 //! but its reports.
@@ -26,6 +27,7 @@ pub mod relay;
 pub mod sandbox;
 pub mod sender;
 pub mod tree;
+pub mod vm;
 
 pub use cloud::Cloud;
 pub use collector::{Collector, CollectorOptions};
@@ -39,3 +41,4 @@ pub use process::{Program, Running};
 pub use sandbox::Sandbox;
 pub use sender::Sender;
 pub use tree::Tree;
+pub use vm::{Kernel, Machine, MachineOptions};

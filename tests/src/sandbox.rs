@@ -68,9 +68,14 @@ pub fn obstacle() -> Option<String> {
 /// # Panics
 /// Where skipping is forbidden (`DRIFTMARK_NO_SKIPPING`), instead of answering no.
 pub fn possible(story: &str) -> bool {
-    let Some(reason) = obstacle() else {
-        return true;
-    };
+    obstacle().is_none_or(|reason| skip(story, &reason))
+}
+
+/// Says why a story is not told here; always `false`.
+///
+/// # Panics
+/// Where skipping is forbidden.
+pub(crate) fn skip(story: &str, reason: &str) -> bool {
     assert!(
         std::env::var_os(NO_SKIPPING).is_none(),
         "{story} must not be skipped here, but {reason}"
