@@ -122,11 +122,6 @@ impl Workshop {
         Ok(keys)
     }
 
-    /// Where it is.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The root file system of these packages as a tar, made if it was not made before.
     fn base(&self, source: &Source, packages: &[String]) -> Result<PathBuf> {
         let list = packages.join(",");
