@@ -67,7 +67,7 @@ bench: ## the figures in README
 
 # Every test that is too long for `test` says so in its `ignore`. Not by nextest, which ends what takes minutes.
 soak: ## SOAK_BOOTS cold boots and SOAK_MINUTES minutes of ordinary life, and each distribution: no drift (root)
-	@$(MAKE) --no-print-directory setup
+	@packaging/setup machines
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory packages
 	DRIFTMARK_SOAK_BOOTS=$(SOAK_BOOTS) DRIFTMARK_SOAK_MINUTES=$(SOAK_MINUTES) \

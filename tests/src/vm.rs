@@ -103,7 +103,7 @@ pub fn possible(story: &str) -> bool {
     let is_there =
         |name: &str| std::env::split_paths(&search).any(|directory| directory.join(name).is_file());
     let reason = if !is_there(QEMU) {
-        format!("needs {QEMU}: run `make setup`")
+        format!("needs {QEMU}: run `packaging/setup machines`")
     } else if !Path::new("/dev/net/tun").exists() {
         "needs /dev/net/tun, for the machine's network card".to_owned()
     } else {
