@@ -5,6 +5,7 @@
 //! side wait for one build instead of each making one.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,6 +75,7 @@ pub struct Recipe {
     steps: Vec<String>,
     package: Option<PathBuf>,
     kernel: Option<Kernel>,
+    rules: Option<String>,
 }
 
 /// A finished image.
@@ -266,6 +268,7 @@ impl Recipe {
             steps: Vec::new(),
             package: None,
             kernel: None,
+            rules: None,
         }
     }
 
@@ -295,6 +298,13 @@ impl Recipe {
     #[must_use]
     pub fn package(mut self, name: &str) -> Self {
         self.packages.push(name.to_owned());
+        self
+    }
+
+    /// Baked with this rule file before those of the distribution.
+    #[must_use]
+    pub fn rules(mut self, text: &str) -> Self {
+        self.rules = Some(text.to_owned());
         self
     }
 
@@ -406,16 +416,22 @@ impl Recipe {
     }
 
     fn bake(&self, root: &Path, agent: &Path, key: &Path) -> Result<()> {
-        run(Command::new(agent)
-            .arg("bake")
+        let mut bake = Command::new(agent);
+        bake.arg("bake")
             .arg("--root")
             .arg(root)
             .args(["--name", &self.name, "--version", &self.version])
             .arg("--key")
             .arg(key)
             .arg("--output")
-            .arg(root.join(HOME)))
-        .context("bake the image")?;
+            .arg(root.join(HOME));
+        let mut file = tempfile::NamedTempFile::new().context("make a rule file")?;
+        if let Some(rules) = &self.rules {
+            file.write_all(rules.as_bytes())
+                .context("write a rule file")?;
+            bake.arg("--rules").arg(file.path());
+        }
+        run(&mut bake).context("bake the image")?;
         Ok(())
     }
 
