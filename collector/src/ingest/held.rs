@@ -1,4 +1,6 @@
 //! Receives the values that an image leaves open; fixes the first ones, and raises drift where later ones differ.
+//!
+//! Only an append-only file may come later: it is fixed when it does.
 
 use drift::TreePath;
 use drift::class::classify;
@@ -24,6 +26,16 @@ enum Sight {
     Broken(String),
 }
 
+/// What a later set is to the first.
+#[derive(Debug, Default)]
+struct Compared<'v> {
+    drifts: Vec<Drift>,
+    /// How many values are unproven.
+    unproven: u64,
+    /// Append-only files that are there for the first time, to be held from now on.
+    begun: Vec<&'v HeldValue>,
+}
+
 /// Fixes or compares a whole set; whether what is open may have changed.
 pub(super) fn check(
     tx: &Transaction<'_>,
@@ -41,8 +53,16 @@ pub(super) fn check(
         return Ok(false);
     }
     let first = drifts::held(tx, instance.row)?;
-    let (raised, unproven) = compare(&first, &values);
+    let room = MAX_HELD.saturating_sub(first.len());
+    let Compared {
+        drifts: raised,
+        unproven,
+        begun,
+    } = compare(&first, &values, room);
     instance.held_unproven = unproven;
+    for value in begun {
+        drifts::hold(tx, instance.row, value)?;
+    }
     let mut wanted: Vec<_> = raised.iter().map(Drift::id).collect();
     wanted.sort_unstable();
     if drifts::ids(tx, instance.row, Source::Held)? == wanted {
@@ -59,43 +79,54 @@ pub(super) fn check(
     Ok(true)
 }
 
-/// Merges two sets in the order of their paths' bytes: the drifts, and how many values are unproven.
-fn compare(first: &[First], later: &[HeldValue]) -> (Vec<Drift>, u64) {
-    let (mut drifts, mut unproven) = (Vec::new(), 0);
+/// Merges two sets in the order of their paths' bytes; `room` is how many paths more can be held.
+fn compare<'v>(first: &[First], later: &'v [HeldValue], room: usize) -> Compared<'v> {
+    let mut compared = Compared::default();
     let mut later = later.iter().peekable();
     for first in first {
         let bytes = first.path.as_bytes();
         while let Some(new) = later.next_if(|value| value.path.as_bytes() < bytes) {
-            drifts.push(raise(
-                &new.path,
-                DriftKind::Added,
-                "it was not there when this instance was first verified",
-            ));
+            compared.meet(new, room);
         }
         match later.next_if(|value| value.path == first.path) {
-            None => drifts.push(raise(
+            None => compared.drifts.push(raise(
                 &first.path,
                 DriftKind::Removed,
                 "it was held and is gone",
             )),
             Some(value) => match sight(first, value) {
                 Sight::Same => {}
-                Sight::Unproven => unproven += 1,
+                Sight::Unproven => compared.unproven += 1,
                 Sight::Broken(detail) => {
-                    drifts.push(raise(&first.path, DriftKind::Changed, &detail));
+                    let drift = raise(&first.path, DriftKind::Changed, &detail);
+                    compared.drifts.push(drift);
                 }
             },
         }
     }
     for new in later {
-        drifts.push(raise(
-            &new.path,
-            DriftKind::Added,
-            "it was not there when this instance was first verified",
-        ));
+        compared.meet(new, room);
     }
-    drifts.truncate(drifts::ROWS as usize);
-    (drifts, unproven)
+    compared.drifts.truncate(drifts::ROWS as usize);
+    compared
+}
+
+impl<'v> Compared<'v> {
+    /// A path that was not held: an append-only file (it alone has a length) may appear, and is held from now on.
+    fn meet(&mut self, new: &'v HeldValue, room: usize) {
+        let may_appear = new.length.is_some() && new.value.is_some();
+        if may_appear && self.begun.len() < room {
+            self.begun.push(new);
+            return;
+        }
+        let detail = match may_appear {
+            true => {
+                "it may appear, but this instance has as many held values as the collector keeps"
+            }
+            false => "it was not there when this instance was first verified",
+        };
+        self.drifts.push(raise(&new.path, DriftKind::Added, detail));
+    }
 }
 
 fn sight(first: &First, later: &HeldValue) -> Sight {
@@ -251,8 +282,9 @@ mod tests {
             later("c", b"1", None, None),
             later("e", b"1", None, None),
         ];
-        let (drifts, unproven) = compare(&held, &now);
-        let found: Vec<_> = drifts
+        let compared = compare(&held, &now, 10);
+        let found: Vec<_> = compared
+            .drifts
             .iter()
             .map(|it| {
                 (
@@ -268,6 +300,24 @@ mod tests {
             ("e", "added"),
         ]
         .map(|(p, k)| (p.to_owned(), k.to_owned()));
-        assert_eq!((found.as_slice(), unproven), (expected.as_slice(), 0));
+        assert_eq!(
+            (found.as_slice(), compared.unproven, compared.begun.len()),
+            (expected.as_slice(), 0, 0)
+        );
+    }
+
+    #[test]
+    fn an_append_only_file_may_come_later_while_there_is_room_to_hold_it() {
+        let held = [first("b", b"1", None)];
+        let now = [
+            later("a", b"1", Some(1), None),
+            later("b", b"1", None, None),
+            later("c", b"", Some(0), None),
+        ];
+        for (room, begun, raised) in [(2, 2, 0), (1, 1, 1), (0, 0, 2)] {
+            let compared = compare(&held, &now, room);
+            let counts = (compared.begun.len(), compared.drifts.len());
+            assert_eq!(counts, (begun, raised), "{room}");
+        }
     }
 }

@@ -6,7 +6,9 @@ use crate::store::instances::Enrolled;
 use crate::store::{Store, StoreError};
 use drift::coverage::{Coverage, ScanRecord};
 use drift::finding::{Drift, DriftKind, set_digest};
-use drift::report::{AgentBuild, HeldValue, Moment, OpenDrift, Part, Phase, RunId, StateUpdate};
+use drift::report::{
+    AgentBuild, HeldPrefix, HeldValue, Moment, OpenDrift, Part, Phase, RunId, StateUpdate,
+};
 use drift::{Blake3, TreePath};
 
 const ID: &str = "i-00000000000000000000000000000001";
@@ -262,6 +264,61 @@ async fn a_held_value_that_differs_later_is_drift_until_it_is_back() {
             .await
             .unwrap();
         assert_eq!(bench.instance().await.raised, raised, "{sequence}");
+    }
+}
+
+#[tokio::test]
+async fn an_append_only_file_that_comes_later_is_held_from_then_on() {
+    let bench = Bench::new().await;
+    let mark = |content: &[u8], before: Option<&[u8]>| HeldValue {
+        path: TreePath::new(b"var/lib/dpkg/lock").unwrap(),
+        value: Some(Blake3::of(content)),
+        length: Some(content.len() as u64),
+        prefix: before.map(|before| HeldPrefix {
+            length: before.len() as u64,
+            digest: Some(Blake3::of(before)),
+        }),
+    };
+    let late = |content: &[u8], before: &[u8]| HeldValue {
+        path: TreePath::new(b"var/lib/dpkg/lock-frontend").unwrap(),
+        ..mark(content, Some(before))
+    };
+    let steps = [
+        ("the window ends without it", vec![], 0),
+        ("it comes", vec![mark(b"abc", None)], 0),
+        ("it stays", vec![mark(b"abc", Some(b"abc"))], 0),
+        ("it grows", vec![mark(b"abcd", Some(b"abc"))], 0),
+        ("it is rewritten", vec![mark(b"xbcd", Some(b"xbc"))], 1),
+        ("it is itself again", vec![mark(b"abcd", Some(b"abc"))], 0),
+        ("it shrinks", vec![mark(b"a", None)], 1),
+        ("it goes", vec![], 1),
+        ("it is back", vec![mark(b"abc", Some(b"abc"))], 0),
+        (
+            "its first report was lost",
+            vec![mark(b"abc", Some(b"abc")), late(b"de", b"d")],
+            0,
+        ),
+        (
+            "it grows",
+            vec![mark(b"abc", Some(b"abc")), late(b"def", b"d")],
+            0,
+        ),
+        (
+            "it is rewritten",
+            vec![mark(b"abc", Some(b"abc")), late(b"xef", b"x")],
+            1,
+        ),
+    ];
+    for (sequence, (what, held, raised)) in (1..).zip(steps) {
+        let whole = Report {
+            held_whole: true,
+            held,
+            ..report(sequence)
+        };
+        bench.send(whole).await.unwrap();
+        let instance = bench.instance().await;
+        let counts = (instance.raised, instance.held_unproven);
+        assert_eq!(counts, (raised, 0), "{what}");
     }
 }
 

@@ -348,19 +348,24 @@ pub fn held(connection: &Connection, instance: i64) -> rusqlite::Result<Vec<Firs
     Ok(held)
 }
 
-/// Fixes a value.
+/// Fixes a value; of an append-only file what the agent held of it before, if an earlier report was lost.
 ///
 /// # Errors
 /// The database's.
 pub fn hold(tx: &Transaction<'_>, instance: i64, held: &HeldValue) -> rusqlite::Result<()> {
+    let before = held.prefix.as_ref();
+    let (value, length) = match before.and_then(|prefix| Some((prefix.digest?, prefix.length))) {
+        Some((digest, length)) => (Some(digest), Some(length)),
+        None => (held.value, held.length),
+    };
     tx.prepare_cached(
         "INSERT INTO held (instance, path, value, length) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
     )?
     .execute((
         instance,
         held.path.as_bytes(),
-        held.value.as_ref().map(Blake3::as_bytes),
-        held.length.map(to_stored),
+        value.as_ref().map(Blake3::as_bytes),
+        length.map(to_stored),
     ))?;
     Ok(())
 }
