@@ -4,7 +4,7 @@ mod exit;
 mod progress;
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -13,6 +13,7 @@ use crate::bake::{self, BakeArguments, Baked};
 use crate::baseline::{Baseline, BaselinePaths};
 use crate::check::{self, CheckArguments, Style};
 use crate::config::{self, Config, Surroundings};
+use crate::confine::{self, Writes};
 use crate::diff::{self, DiffArguments};
 use crate::enrol::{self, EnrollArguments};
 use crate::inspect::{self, InspectArguments};
@@ -173,7 +174,7 @@ pub fn run() -> ExitCode {
     outcome.unwrap_or_else(Exit::report)
 }
 
-fn run_keygen(output: &std::path::Path) -> Result<ExitCode, Exit> {
+fn run_keygen(output: &Path) -> Result<ExitCode, Exit> {
     let pair = keygen::keygen(output)?;
     println!(
         "private key  {}  keep it with the pipeline, never in an image",
@@ -191,10 +192,23 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
     let interrupt =
         interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
     let bar = Bar::new("baking", None);
-    let baked = bake::bake(arguments, &interrupt, &|progress| bar.show(progress));
+    let baked = bake::bake(
+        arguments,
+        &interrupt,
+        &|| write_only_below(&arguments.output),
+        &|progress| bar.show(progress),
+    );
     bar.finish();
     print_baked(&baked?, arguments.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Confines this process, or says on standard error how far it is not; the result is the same.
+fn write_only_below(place: &Path) {
+    match confine::only_below(&[place]) {
+        Writes::Confined => {}
+        less => eprintln!("note: {less}"),
+    }
 }
 
 fn print_baked(baked: &Baked, json: bool) -> Result<(), Exit> {
@@ -289,6 +303,7 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     } else {
         Style::Plain
     };
+    write_only_below(&arguments.state);
     let baseline = check::open(arguments)?;
     let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));
     let checked = check::check(arguments, baseline, &interrupt, &|progress| {

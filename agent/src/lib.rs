@@ -10,6 +10,7 @@
 //! - [`learn`]: what first boots changed → the tightest rules that allow it.
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
+//! - [`confine`]: no more rights than the work needs.
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember.
 //! - [`cli`]: flags to all of this.
 
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod diff;
 pub mod durable;
 pub mod enrol;

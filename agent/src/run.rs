@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{self, Config, EXIT_CONFIG};
+use crate::confine;
 use crate::identity::{IdentityError, KeyError};
 use crate::log::{self, Chain};
 use crate::state_files::{self, StateError};
@@ -48,6 +49,7 @@ pub fn run(file: Option<&Path>) -> ExitCode {
         Err(error) => return config::refuse(&error),
     };
     log::start(config.log);
+    confine::give_up_capabilities();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

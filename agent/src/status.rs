@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Surroundings};
+use crate::confine::Confinement;
 use crate::log::Chain;
 
 /// Where the daemon answers, unless the configuration says otherwise.
@@ -66,6 +67,9 @@ pub struct Status {
     pub healthy: bool,
     /// Why.
     pub health_reason: String,
+    /// How far the agent has locked itself in, and what it can still see from there.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// The agent's version.
     pub version: String,
 }
@@ -275,6 +279,7 @@ fn for_people(status: &Status) -> String {
                 status.waiting_reports, status.spool_bytes
             ),
         ),
+        ("confined", status.confinement.for_people()),
         (
             "state",
             status

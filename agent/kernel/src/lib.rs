@@ -11,6 +11,7 @@
 //! - [`xattrs`], [`flags`]: what else the file system holds about it.
 //! - [`mounts`]: what is mounted where, and when that changes.
 //! - [`boot`]: which boot this is, and how long ago it was.
+//! - [`confine`]: no more rights than the daemon needs.
 //! - [`process`], [`page_cache`]: leaving the machine as it was.
 //!
 //! A wrapper here is one system call with its fallback; it returns owned descriptors and [`std::io::Result`], whose
@@ -20,6 +21,7 @@
 compile_error!("driftmark-kernel speaks to Linux only");
 
 pub mod boot;
+pub mod confine;
 pub mod dir;
 pub mod flags;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::waiting::Waiting;
 use super::{Ended, RunError, Sources, boot_id};
 use crate::clock::{Now, StepDetector, TlsClock};
 use crate::config::{Config, Listen};
+use crate::confine::{self, Confinement};
 use crate::identity::{IdentityError, KeyError, Store};
 use crate::log::Chain;
 use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
@@ -48,6 +49,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
         .inspect_err(
             |error| tracing::warn!(error = %Chain(error), "identity files are not watched"),
         );
+    confine::filter_calls();
     daemon.supervisor.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %daemon.run, "the agent runs");
     if daemon.lacks_a_token() {
@@ -392,6 +394,7 @@ impl Daemon {
             certificate_ends: enrolled.map(|enrolled| enrolled.certificates.not_after),
             healthy: health.healthy,
             health_reason: health.reason,
+            confinement: Confinement::now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

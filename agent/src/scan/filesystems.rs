@@ -52,15 +52,22 @@ impl Filesystems {
             others: Vec::new(),
             missing: Vec::new(),
         };
+        // An agent in a sandbox of its own may see another file system there, or none: cloning that would tell of drift
+        // where there is none.
+        let own = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            driftmark_kernel::mounts::of(std::process::id())?
+        };
         for filesystem in wanted {
             let path = below(root, &filesystem.mount_point);
             let kind = filesystem.kind.as_bytes();
-            let mounted = mounts
-                .iter()
-                .rev()
-                .find(|mount| mount.point == path.as_os_str().as_bytes());
-            let tree = match mounted {
-                Some(mount) if mount.fs_type == kind => Tree::open(&path).ok(),
+            let tree = match (topmost_at(mounts, &path), topmost_at(&own, &path)) {
+                (Some(mount), Some(seen))
+                    if mount.fs_type == kind && shows_the_same(mount, seen) =>
+                {
+                    Tree::open(&path).ok()
+                }
                 _ => None,
             };
             match tree {
@@ -155,6 +162,17 @@ impl Filesystems {
                 .iter()
                 .all(|other| other.tree.how() == Access::PrivateClone)
     }
+}
+
+/// What is mounted at exactly this path, and not under something else there.
+fn topmost_at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let point = path.as_os_str().as_bytes();
+    mounts.iter().rev().find(|mount| mount.point == point)
+}
+
+/// Whether two mounts, of two views of the machine, show the same part of the same file system.
+fn shows_the_same(mount: &Mount, seen: &Mount) -> bool {
+    (mount.dev, &mount.root) == (seen.dev, &seen.root)
 }
 
 /// Whether an error of a look-up says that there is nothing, and not that it cannot be told.
