@@ -45,7 +45,8 @@ pub struct Baked {
 /// Bakes; nothing is written unless everything was read.
 ///
 /// `opened` is called once the source is open and nothing of it was read: from then on nothing but `--output` is
-/// written, no program started and nobody spoken to, so that it may confine the process.
+/// written, no program started and nobody spoken to, so that it may confine the process. A tar is read with a
+/// directory of its own among the temporary files, so for one it is not called.
 ///
 /// # Errors
 /// See [`BakeError`].
@@ -57,3 +58,188 @@ pub fn bake(
 ) -> Result<Baked, BakeError> {
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
+    let reading = Reading {
+        threads: arguments.threads.unwrap_or_else(crate::threads),
+        interrupt,
+        progress,
+    };
+    let source = Source::open(arguments, reading)?;
+    if arguments.tar.is_none() {
+        opened();
+    }
+    let traces = traces_in(source.image(), arguments)?;
+    let rules = choose(
+        source.image(),
+        &|path| source.has(path),
+        &arguments.rules_choice(),
+    )?;
+    let share = match arguments.rules_choice() {
+        RulesChoice::Nothing => Share::default(),
+        _ => source.share(&rules.built, interrupt)?,
+    };
+    share.check(&rules.built.sources)?;
+    let owners = packages::owners(source.databases())?;
+    let home = Home::make(arguments)?;
+    let gathered = source.gather(&rules.built.rules, reading)?;
+    let mut builder = Builder::default();
+    for (entry, sha256, modified) in with_links(gathered) {
+        let package = owners.get(&entry.path).cloned();
+        builder.push(entry, sha256, package, modified);
+    }
+    let not_held = source.not_held();
+    let manifest = builder.finish(rules.built.rules.clone(), source.others, not_held)?;
+    let written = write(&arguments.output, &manifest, &provenance, key.as_ref())?;
+    home.keep();
+    Ok(Baked {
+        identity: manifest.identity,
+        entry_count: manifest.entry_count,
+        manifest_bytes: manifest.bytes.len() as u64,
+        rules,
+        share,
+        traces,
+        written,
+    })
+}
+
+/// What an instance left; refuses what must not be there.
+fn traces_in(image: Glance<'_>, arguments: &BakeArguments) -> Result<Vec<Trace>, BakeError> {
+    if let Some(found) = traces::of_agent(image) {
+        let root = arguments.root.as_deref().unwrap_or(Path::new("/"));
+        return Err(BakeError::Identity {
+            found,
+            state: shown(&root.join("var/lib/driftmark")),
+        });
+    }
+    let traces = traces::of_instance(image);
+    if arguments.strict && !traces.is_empty() {
+        const NAMED: usize = 5;
+        let named = traces.iter().take(NAMED).map(|trace| &*trace.path);
+        return Err(BakeError::Traces {
+            count: traces.len(),
+            list: named.collect::<Vec<_>>().join(", "),
+        });
+    }
+    Ok(traces)
+}
+
+/// The statement that a signature is over.
+pub(crate) fn statement(identity: Identity, provenance: &Provenance) -> Statement {
+    let name = "image.manifest".parse::<Note>().expect("a plain word");
+    let digest = SubjectDigest {
+        sha256: identity.sha256,
+        blake3: Some(identity.blake3),
+    };
+    Statement {
+        subject: Subject { name, digest },
+        predicate: Predicate::Manifest(provenance.clone()),
+    }
+}
+
+/// Reads a private key.
+pub(crate) fn read_key(path: &Path) -> Result<SigningKey, BakeError> {
+    let pem = std::fs::read(path).map_err(|source| BakeError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    SigningKey::from_pem(&pem, &ring::rand::SystemRandom::new()).map_err(|source| BakeError::Key {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(
+    output: &Path,
+    manifest: &BakedManifest,
+    provenance: &Provenance,
+    key: Option<&SigningKey>,
+) -> Result<Vec<PathBuf>, BakeError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BakeError::Write { path, source }
+    };
+    std::fs::create_dir_all(output).map_err(failed(output))?;
+    let statement = statement(manifest.identity, provenance).to_json();
+    let manifest_path = output.join("image.manifest");
+    let signature_path = output.join("image.manifest.sig");
+    let statement_path = output.join("image.statement.json");
+    let (path, bytes, stale) = match key {
+        Some(key) => {
+            let rng = ring::rand::SystemRandom::new();
+            let envelope = Envelope::sign(statement, key, &rng).map_err(BakeError::Sign)?;
+            (&signature_path, envelope.to_json(), &statement_path)
+        }
+        None => (&statement_path, statement, &signature_path),
+    };
+    // A signature of an earlier bake would be about another manifest.
+    match std::fs::remove_file(stale) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(stale)(error));
+        }
+        _ => {}
+    }
+    durable::write(&manifest_path, &manifest.bytes, 0o644).map_err(failed(&manifest_path))?;
+    durable::write(path, &bytes, 0o644).map_err(failed(path))?;
+    Ok(vec![manifest_path, path.clone()])
+}
+
+fn provenance(arguments: &BakeArguments) -> Result<Provenance, BakeError> {
+    let architecture = std::env::consts::ARCH;
+    let build = arguments.build.as_deref().unwrap_or(architecture);
+    let now = Timestamp::from_unix_seconds(Now::read().clock_seconds());
+    let sbom_sha256 = match &arguments.sbom {
+        Some(path) => {
+            let bytes = std::fs::read(path).map_err(|source| BakeError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            Some(Sha256::of(&bytes))
+        }
+        None => None,
+    };
+    Ok(Provenance {
+        name: label("name", &arguments.name)?,
+        version: label("version", &arguments.version)?,
+        build: Some(label("build", build)?),
+        architecture: Some(label("architecture", architecture)?),
+        build_time: now,
+        builder: note("builder", arguments.builder.as_deref())?,
+        source_revision: note("source-revision", arguments.source_revision.as_deref())?,
+        approved_by: note("approved-by", arguments.approved_by.as_deref())?,
+        sbom_sha256,
+        parent: arguments.parent.as_deref().map(parent).transpose()?,
+    })
+}
+
+fn label(flag: &'static str, value: &str) -> Result<Label, BakeError> {
+    value
+        .parse::<Label>()
+        .map_err(|source| bad(flag, value, source))
+}
+
+fn note(flag: &'static str, value: Option<&str>) -> Result<Option<Note>, BakeError> {
+    value
+        .map(|value| {
+            value
+                .parse::<Note>()
+                .map_err(|source| bad(flag, value, source))
+        })
+        .transpose()
+}
+
+fn bad(flag: &'static str, value: &str, source: BadText) -> BakeError {
+    BakeError::Argument {
+        flag,
+        value: value.to_owned(),
+        source,
+    }
+}
+
+/// The digest of the manifest that the parent image was signed with.
+fn parent(path: &Path) -> Result<Sha256, BakeError> {
+    let opened = baseline::open_unverified(path);
+    let manifest = opened.map_err(|error| BakeError::Read {
+        path: path.to_owned(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(manifest.identity().sha256)
+}
