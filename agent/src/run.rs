@@ -27,7 +27,7 @@ use crate::config::{self, Config, EXIT_CONFIG};
 use crate::confine;
 use crate::identity::{IdentityError, KeyError};
 use crate::log::{self, Chain};
-use crate::state_files::{self, StateError};
+use crate::state_files::StateError;
 
 pub use first_boot::FirstBoot;
 
@@ -134,11 +134,7 @@ impl RunError {
     }
 }
 
-/// `/proc/sys/kernel/random/boot_id`; empty where there is none.
+/// The kernel's id of this boot; empty where there is none.
 pub fn boot_id() -> String {
-    let id = state_files::read(Path::new("/proc/sys/kernel/random/boot_id"), 64)
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    String::from_utf8_lossy(&id).trim().to_owned()
+    driftmark_kernel::boot::boot_id().unwrap_or_default()
 }

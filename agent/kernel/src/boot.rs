@@ -6,10 +6,15 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// The random id of this boot, as the kernel spells it: a UUID in lower case.
 ///
+/// As process 1 sees it where that can be asked: a container has an id of its own mounted there, which the sandbox of
+/// a unit (`ProtectKernelTunables=`) hides from its processes.
+///
 /// # Errors
 /// `/proc` is not mounted.
 pub fn boot_id() -> io::Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(format!("/proc/1/root{PATH}"))
+        .or_else(|_| std::fs::read_to_string(PATH))?;
     Ok(text.trim_end().to_owned())
 }
 

@@ -12,6 +12,8 @@ use crate::LIMIT;
 /// A drift that can be taken back.
 const DRIFT: &str = "echo intruder > /usr/lib/intruder";
 const UNDO: &str = "rm /usr/lib/intruder";
+/// And one that has nothing in common with it but its class.
+const OTHER_DRIFT: &str = "echo intruder > /usr/lib/other-intruder";
 
 #[test]
 fn a_fleet_in_which_too_many_drift_is_left_alone_and_never_loses_two_at_a_time() -> Result<()> {
@@ -76,7 +78,8 @@ fn a_fleet_in_which_too_many_drift_is_left_alone_and_never_loses_two_at_a_time()
         .set_policy("mode = \"replace\"\ngrace = \"3s\"\nparallel = 1\nstop-above = \"100%\"\n")?;
     pause(Duration::from_secs(2));
     let (second, third) = (id(&vms[1])?, id(&vms[2])?);
-    on(&fleet, &vms[1..], DRIFT)?;
+    // Another drift than before: a replacement that drifts as the machine before it did stops the fleet.
+    on(&fleet, &vms[1..], OTHER_DRIFT)?;
     for instance in [&second, &third] {
         fleet.wait_for_order(instance, "verified", LIMIT)?;
     }

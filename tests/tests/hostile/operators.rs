@@ -162,7 +162,7 @@ fn a_role_does_what_it_may_and_no_more() -> Result<()> {
         (
             "approver",
             "POST",
-            "/v1/images/web/1/test/artifact".to_owned(),
+            "/v1/images/web/1/test/artifacts".to_owned(),
             json!({}),
         ),
         (
