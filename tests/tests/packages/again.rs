@@ -1,4 +1,4 @@
-//! Packages are the same, byte for byte, when they are made again. Here from the same directory and compiled once, which
+//! Archives are the same, byte for byte, when they are made again. Here of what is compiled and laid out already, which
 //! takes seconds; `make reproducible` makes them from two directories, compiling everything twice, which takes many minutes.
 
 use std::collections::BTreeMap;
@@ -18,9 +18,9 @@ fn made_again_every_package_is_the_same() -> Result<()> {
     let again = tempfile::tempdir()?;
     let first = digests(&packages::directory())?;
     ensure!(first.len() >= 8, "{first:?}: run `make packages`");
-    // What cargo tells a test of itself would make it compile everything anew.
+    // What cargo tells a test of itself is not for another cargo.
     let mut build = Command::new(tree.join("packaging/build"));
-    build.arg(again.path()).env_clear();
+    build.arg(again.path()).arg("again").env_clear();
     for name in [
         "PATH",
         "HOME",
