@@ -30,7 +30,7 @@ fn blocks(page: &str) -> Vec<(&str, String)> {
 }
 
 #[test]
-#[ignore = "needs the .deb of the collector, which `make packages` does not make yet"]
+#[ignore = "uses the network and the ports of the machine itself: run it by hand after `make packages`"]
 fn a_new_user_who_follows_the_page_has_an_image_that_is_watched_and_sees_drift() -> Result<()> {
     if !possible("following the page") {
         return Ok(());
