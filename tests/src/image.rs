@@ -4,18 +4,23 @@
 //! installed the way its package does it, and bakes. Both steps are kept, under a lock, so that tests that run side by
 //! side wait for one build instead of each making one.
 
+mod root;
+
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
+use self::root::{
+    AGENT_FILES, HOME, in_root, install, install_package, installed_tree, make_anonymous, pack,
+    unpack, write,
+};
 use crate::apt::Source;
 use crate::distribution::Distribution;
-use crate::process::{finish, run};
+use crate::process::run;
 use crate::vm::{self, Kernel};
 
 /// What every image has: an init, its bus, a network tool, and the certificates of the world.
@@ -28,15 +33,6 @@ const PACKAGES: [&str; 5] = [
 ];
 /// Finished images that are kept, the newest; each is some 200 MB, and every new build of the agent makes others.
 const IMAGES_KEPT: usize = 6;
-/// The agent's half of the tree that `systemd/` lays out.
-const AGENT_FILES: [&str; 4] = [
-    "usr/lib/systemd/system/driftmark-agent.service",
-    "usr/lib/systemd/system/driftmark.slice",
-    "usr/lib/systemd/system-preset/80-driftmark-agent.preset",
-    "usr/lib/tmpfiles.d/driftmark-agent.conf",
-];
-/// Where the manifest lies in an image.
-const HOME: &str = "usr/lib/driftmark";
 
 /// Where images are made and kept.
 #[derive(Debug, Clone)]
@@ -457,122 +453,4 @@ impl Recipe {
         }
         Ok(hasher.finalize().to_hex()[..24].to_owned())
     }
-}
-
-/// Unpacks a tar of a root file system at `root`, which is made.
-fn unpack(base: &Path, root: &Path) -> Result<()> {
-    fs::create_dir(root).with_context(|| format!("make {}", root.display()))?;
-    run(Command::new("tar")
-        .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
-        .arg(base)
-        .arg("-C")
-        .arg(root))
-    .map(drop)
-}
-
-/// Takes out what would tell one instance from another, or this machine from the world.
-fn make_anonymous(root: &Path) -> Result<()> {
-    for path in [
-        "etc/hostname",
-        "etc/resolv.conf",
-        "var/lib/dbus/machine-id",
-        "var/lib/systemd/random-seed",
-        "var/lib/systemd/credential.secret",
-    ] {
-        match fs::remove_file(root.join(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {path}"));
-            }
-            _ => {}
-        }
-    }
-    // Empty, not missing: missing means "first boot of the vendor's image" to systemd, with presets and questions.
-    write(root, "/etc/machine-id", 0o444, b"")
-}
-
-/// Installs the agent's package in the root, with the root's own dpkg; presets enable it.
-fn install_package(root: &Path, package: &Path, public_key: &Path) -> Result<()> {
-    let inside = "/tmp/driftmark-agent.deb";
-    let content = fs::read(package).with_context(|| format!("read {}", package.display()))?;
-    write(root, inside, 0o644, &content)?;
-    let key = fs::read(public_key).with_context(|| format!("read {}", public_key.display()))?;
-    write(root, &format!("/{HOME}/trust.d/driftmark.pub"), 0o644, &key)?;
-    in_root(root, &format!("dpkg --install {inside}; rm {inside}"))
-        .context("install the agent's package")
-}
-
-/// Runs a line of shell in a root, as a pipeline's provisioner does.
-fn in_root(root: &Path, line: &str) -> Result<()> {
-    run(Command::new("chroot")
-        .arg(root)
-        .args(["/bin/sh", "-euc", line])
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("DEBIAN_FRONTEND", "noninteractive"))
-    .map(drop)
-}
-
-/// Puts the agent where its package would put it, and enables it.
-fn install(root: &Path, agent: &Path, public_key: &Path) -> Result<()> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-    write(root, "/usr/bin/driftmark-agent", 0o755, &read(agent)?)?;
-    write(
-        root,
-        &format!("/{HOME}/trust.d/driftmark.pub"),
-        0o644,
-        &read(public_key)?,
-    )?;
-    for file in AGENT_FILES {
-        write(
-            root,
-            &format!("/{file}"),
-            0o644,
-            &read(&installed_tree(file))?,
-        )?;
-    }
-    let wanted = root.join("etc/systemd/system/multi-user.target.wants");
-    fs::create_dir_all(&wanted).context("make multi-user.target.wants")?;
-    symlink(
-        "/usr/lib/systemd/system/driftmark-agent.service",
-        wanted.join("driftmark-agent.service"),
-    )
-    .context("enable the agent")
-}
-
-/// A file that is shipped, in this source tree.
-fn installed_tree(file: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd")).join(file)
-}
-
-fn write(root: &Path, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-    let relative = path
-        .strip_prefix('/')
-        .with_context(|| format!("{path} is not absolute"))?;
-    let target = root.join(relative);
-    let parent = target.parent().context("a file is in a directory")?;
-    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    fs::write(&target, content).with_context(|| format!("write {}", target.display()))?;
-    fs::set_permissions(&target, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("chmod {path}"))
-}
-
-/// Packs a tree as erofs, else as squashfs; both read-only by nature.
-fn pack(root: &Path, target: &Path) -> Result<()> {
-    if crate::loopfs::kernel_has("erofs") {
-        let packed = finish(Command::new("mkfs.erofs").arg(target).arg(root));
-        if packed.is_ok_and(|output| output.status.success()) {
-            return Ok(());
-        }
-        let _ = fs::remove_file(target);
-    }
-    ensure!(
-        crate::loopfs::kernel_has("squashfs"),
-        "this kernel has neither erofs nor squashfs"
-    );
-    run(Command::new("mksquashfs").arg(root).arg(target).args([
-        "-comp",
-        "lz4",
-        "-quiet",
-        "-no-progress",
-    ]))?;
-    Ok(())
 }

@@ -7,6 +7,7 @@
 )]
 
 mod enrolment;
+mod instance;
 mod life;
 mod loopback;
 mod waiting;

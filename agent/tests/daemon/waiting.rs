@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::life::{AGENT, Instance};
+use crate::instance::{AGENT, Instance};
 use crate::loopback::{Loopback, eventually};
 
 #[test]

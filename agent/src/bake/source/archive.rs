@@ -4,6 +4,7 @@
 //! A tar is an image as far as it goes: it carries no file flags, and often no extended attributes, and what it does not
 //! carry is not held. What it says twice is as the last says; what leads out of it is refused.
 
+mod pax;
 mod reader;
 mod shelf;
 
