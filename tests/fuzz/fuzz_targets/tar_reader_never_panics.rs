@@ -4,6 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../../../agent/src/bake/source/archive/pax.rs"]
+mod pax;
 #[path = "../../../agent/src/bake/source/archive/reader.rs"]
 mod reader;
 
