@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::bake::{self, BakeArguments, Baked};
 use crate::baseline::{Baseline, BaselinePaths};
@@ -112,11 +112,6 @@ Examples:
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Print completions for a shell.
-    Completions {
-        /// Which shell.
-        shell: clap_complete::Shell,
-    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,15 +156,6 @@ pub fn run() -> ExitCode {
         Command::Run { config } => return daemon::run(config.as_deref()),
         Command::Status { json, socket } => return status::show(json, socket),
         Command::CheckConfig { file } => return config::check(file.as_deref()),
-        Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "driftmark-agent",
-                &mut io::stdout(),
-            );
-            Ok(ExitCode::SUCCESS)
-        }
     };
     outcome.unwrap_or_else(Exit::report)
 }

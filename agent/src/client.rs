@@ -4,6 +4,7 @@
 //! be replaced while the client lives.
 
 pub mod credentials;
+mod cryptography;
 pub mod trust;
 
 use std::error::Error;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::clock::TlsClock;
 use crate::log::peer_words;
 use credentials::Credentials;
+use cryptography::cryptography;
 use trust::Trust;
 
 /// Speaks to one collector.
@@ -51,7 +53,7 @@ impl Client {
         credentials: Arc<Credentials>,
         clock: &TlsClock,
     ) -> Result<Self, ClientError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = cryptography();
         let mut tls = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
             .with_safe_default_protocol_versions()
             .map_err(ClientError::Tls)?

@@ -16,6 +16,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
 
+use super::cryptography::cryptography;
+
 /// Whom to take for the collector.
 #[derive(Debug)]
 pub struct Trust {
@@ -45,7 +47,7 @@ impl Trust {
     /// # Errors
     /// None of them is a CA certificate.
     pub fn roots(certificates: &[CertificateDer<'static>]) -> Result<Self, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = cryptography();
         let rule = Rule::Roots(verifier(&provider, certificates)?);
         Ok(Trust {
             provider,
@@ -66,7 +68,7 @@ impl Trust {
     }
 
     fn by(rule: Rule) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = cryptography();
         Trust {
             provider,
             rule: ArcSwap::from_pointee(rule),

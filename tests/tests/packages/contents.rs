@@ -11,6 +11,10 @@ use driftmark_tests::process::{Program, finish, run};
 use serde_json::Value;
 
 const PROGRAMS: [Program; 2] = [Program::Agent, Program::Collector];
+/// What every image carries: 3.5 MiB.
+const AGENT_BYTES: u64 = 3_670_016;
+/// What every pipeline fetches: 1.6 MiB.
+const AGENT_PACKAGE_BYTES: u64 = 1_677_721;
 
 /// A package's files, unpacked.
 struct Unpacked {
@@ -267,6 +271,24 @@ fn no_package_tells_where_it_was_built() -> Result<()> {
             ensure!(found.is_empty(), "{told} is in {found}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_agent_and_its_package_are_small() -> Result<()> {
+    let unpacked = Unpacked::deb(Program::Agent)?;
+    let binary = fs::metadata(unpacked.program(Program::Agent))?.len();
+    ensure!(
+        binary <= AGENT_BYTES,
+        "the agent has {binary} bytes, {} too many",
+        binary - AGENT_BYTES
+    );
+    let package = fs::metadata(packages::deb(Program::Agent)?)?.len();
+    ensure!(
+        package <= AGENT_PACKAGE_BYTES,
+        "its package has {package} bytes, {} too many",
+        package - AGENT_PACKAGE_BYTES
+    );
     Ok(())
 }
 
