@@ -59,7 +59,7 @@ fn an_xfs_on_a_logical_partition_is_read_and_a_second_root_is_a_question() -> Re
     }
     let studio = Studio::new()?;
     studio.shell(
-        r#"furnish root; : > root/etc/fstab; part rootfs xfs 320 $ROOT_UUID root
+        r#"furnish root; : > root/etc/fstab; part rootfs xfs 320 $(uuid) root
         mkdir mnt; mount -o loop,ro,nouuid rootfs mnt
         truncate -s 800M disk
         printf 'label: dos\nstart=2048,size=16M,type=82\nstart=40960,type=5\nstart=43008,size=320M,type=83\n' | sfdisk -q disk
@@ -93,7 +93,7 @@ fn a_journal_that_has_to_be_replayed_is_refused() -> Result<()> {
     let studio = Studio::new()?;
     for (kind, mebibytes, says) in [("ext4", 64, "e2fsck -p"), ("xfs", 320, "mount and unmount")] {
         studio.shell(&format!(
-            r#"rm -rf root; furnish root; part {kind} {kind} {mebibytes} $ROOT_UUID root
+            r#"rm -rf root; furnish root; part {kind} {kind} {mebibytes} $(uuid) root
             mount -t {kind} -o loop {kind} at; echo more > at/etc/more; sync -f at; cp --sparse=always {kind} dirty-{kind}; umount at"#
         ))?;
         let dirty = format!("dirty-{kind}");
