@@ -3,6 +3,7 @@
 //! In the order of the way through:
 //!
 //! - [`config`], [`clock`]: what the operator wants, and what time it is.
+//! - [`confine`]: it writes to its data directory alone.
 //! - [`authority`]: the certificate authority: who is who.
 //! - [`rate`]: how often a peer can make us write something down.
 //! - [`listen`]: TLS connections, and which instance is at the other end.
@@ -26,6 +27,7 @@ pub mod authority;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod enrol;
 pub mod image;
 pub mod ingest;

@@ -16,6 +16,7 @@
 
 mod carry_out;
 pub mod command;
+mod launch;
 pub mod operator;
 mod situation;
 #[cfg(test)]
@@ -35,6 +36,8 @@ use crate::policy::{Fleets, Policy, Reloaded, Replacer};
 use crate::serve::App;
 use crate::store::orders::{self, OrderRow};
 use crate::store::{StoreError, artifacts, instances};
+
+pub use launch::{Launched, Launcher};
 
 /// Rounds in a row while there is something to do: more than an order has steps.
 const STEPS: usize = 12;
@@ -171,6 +174,7 @@ async fn execute(app: Arc<App>, order: OrderRow, request: command::Request, poli
                 "the replacer's command starts"
             );
             command::run(
+                &app.launcher,
                 &command::Program {
                     program,
                     arguments,

@@ -17,10 +17,11 @@ use crate::api;
 use crate::authority::{Authority, AuthorityError, SERVER_LIFE};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
+use crate::confine;
 use crate::listen::{self, Clients, Port, ServerCertificate};
 use crate::policy::{Current, Fleets, PolicyError, Reloaded};
 use crate::rate::Rate;
-use crate::replace;
+use crate::replace::{self, Launcher};
 use crate::store::{Store, StoreError};
 
 /// What the handlers of both interfaces share.
@@ -38,6 +39,8 @@ pub struct App {
     pub policies: Current,
     /// The collector's own copies of all manifests.
     pub shelf: crate::image::Shelf,
+    /// Who starts the replacers' commands.
+    pub launcher: Launcher,
     /// The replacers' commands that run.
     pub running: replace::Running,
     /// Somebody has something new to judge.
@@ -176,12 +179,16 @@ const GATHER: Duration = Duration::from_millis(20);
 pub fn run(config: Config) -> Result<(), ServeError> {
     start_log();
     raise_descriptor_limit();
+    // Confined is a thread and what it starts: all but the launcher.
+    let launcher = Launcher::start().map_err(ServeError::Runtime)?;
+    data::make(&config.data)?;
+    confine::write_only_below(&config.data);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
     runtime.block_on(async {
-        let collector = Collector::start(config).await?;
+        let collector = Collector::start(config, launcher).await?;
         for line in &collector.announcement {
             println!("{line}");
         }
@@ -207,7 +214,7 @@ impl Collector {
     ///
     /// # Errors
     /// Something that it needs cannot be had.
-    pub async fn start(mut config: Config) -> Result<Self, ServeError> {
+    pub async fn start(mut config: Config, launcher: Launcher) -> Result<Self, ServeError> {
         listen::install_crypto();
         let lock = data::prepare(&config.data)?;
         let policies = Current::open(config.fleets.clone())?;
@@ -229,6 +236,7 @@ impl Collector {
             clients,
             policies,
             shelf,
+            launcher,
             running: replace::Running::default(),
             wake: Notify::new(),
             refusals: Arc::new(Rate::new(REFUSALS, REFUSALS_EVERY)),

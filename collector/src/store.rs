@@ -159,7 +159,8 @@ fn open_connection(path: &Path) -> Result<Connection, StoreError> {
              PRAGMA foreign_keys = ON;
              PRAGMA busy_timeout = 10000;
              PRAGMA cache_size = -65536;
-             PRAGMA journal_size_limit = 67108864;",
+             PRAGMA journal_size_limit = 67108864;
+             PRAGMA temp_store = MEMORY;",
         )?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)

@@ -16,6 +16,8 @@
 //! `{"replacement":"CLOUD-ID"}` as its last line of JSON. Any exit but 0, another last line, or running out of time is a
 //! failure. **It must be idempotent on the order's id**: after a crash of the collector it is run again with the same
 //! id and generation, and must then name the replacement that it made the first time.
+//!
+//! It runs as the collector's unit leaves it, outside the collector's own confinement (see `launch`).
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use super::launch::{Launched, Launcher};
 use crate::image::ShownArtifact;
 use crate::instance::Instance;
 use crate::store::orders::OrderRow;
@@ -166,23 +169,20 @@ impl Outcome {
 }
 
 /// Runs the program once. Dropping the future ends it.
-pub async fn run(program: &Program, request: &Request) -> Outcome {
-    let spawned = Command::new(&program.program)
+pub async fn run(launcher: &Launcher, program: &Program, request: &Request) -> Outcome {
+    let mut command = Command::new(&program.program);
+    command
         .args(&program.arguments)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
+        .stderr(Stdio::piped());
+    let Launched { mut child, group } = match launcher.launch(command).await {
+        Ok(launched) => launched,
         Err(error) => {
             return Outcome::failed(format!("start {}: {error}", program.program.display()));
         }
     };
-    let group = Group::of(&child);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let reading = async { tokio::join!(keep_end(out, &mut stdout), keep_end(err, &mut stderr)) };
@@ -281,25 +281,6 @@ fn noted(stream: &[u8]) -> String {
     String::from_utf8_lossy(&stream[stream.len().saturating_sub(NOTED_BYTES)..]).into_owned()
 }
 
-/// The program and all that it started: ended when this is dropped.
-struct Group(Option<rustix::process::Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Group(id.and_then(rustix::process::Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // Most often nobody is left.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +303,7 @@ mod tests {
     async fn shell(script: &str, timeout: Duration) -> Outcome {
         let arguments = vec!["-c".to_owned(), script.to_owned()];
         run(
+            &Launcher::start().unwrap(),
             &Program {
                 program: "/bin/sh".into(),
                 arguments,
@@ -399,7 +381,7 @@ mod tests {
             ],
             timeout: LONG,
         };
-        let outcome = run(&program, &request).await;
+        let outcome = run(&Launcher::start().unwrap(), &program, &request).await;
         assert_eq!(outcome.replacement.as_deref(), Ok("from-ami-1"));
         let told = serde_json::to_value(&request).unwrap();
         assert_eq!(told["image"]["version"], "1");
@@ -458,7 +440,7 @@ mod tests {
             timeout: LONG,
         };
         assert!(
-            run(&program, &request())
+            run(&Launcher::start().unwrap(), &program, &request())
                 .await
                 .replacement
                 .unwrap_err()

@@ -10,17 +10,23 @@ use crate::authority::files;
 use crate::config::Config;
 use crate::store::Store;
 
+/// Makes the directory if need be.
+pub(super) fn make(data: &Path) -> Result<(), ServeError> {
+    let mut directory = DirBuilder::new();
+    directory.recursive(true).mode(0o700);
+    directory.create(data).map_err(|source| ServeError::Data {
+        path: data.to_owned(),
+        source,
+    })
+}
+
 /// Makes the directory if need be, refuses one that others may use, and locks it.
 pub(super) fn prepare(data: &Path) -> Result<File, ServeError> {
     let failed = |source| ServeError::Data {
         path: data.to_owned(),
         source,
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(failed)?;
+    make(data)?;
     let metadata = std::fs::metadata(data).map_err(failed)?;
     if metadata.mode() & 0o077 != 0 {
         return Err(ServeError::DataNotPrivate(data.to_owned()));

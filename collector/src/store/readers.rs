@@ -63,7 +63,10 @@ fn open(path: &PathBuf) -> Result<Connection, StoreError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 10000;")?;
+        // No other directory than its own is written, see `crate::confine`.
+        connection.execute_batch(
+            "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA temp_store = MEMORY;",
+        )?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     };

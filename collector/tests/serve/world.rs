@@ -12,6 +12,7 @@ use drift::report::{
 };
 use drift::{Blake3, Sha256, TreePath};
 use driftmark_collector::config::Config;
+use driftmark_collector::replace::Launcher;
 use driftmark_collector::serve::Collector;
 use driftmark_collector::store::{StoreError, images};
 use rcgen::{CertificateParams, KeyPair};
@@ -53,7 +54,8 @@ impl World {
 
     async fn of(directory: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let config = config(&directory, change);
-        let collector = Collector::start(config).await.unwrap();
+        let launcher = Launcher::start().unwrap();
+        let collector = Collector::start(config, launcher).await.unwrap();
         let config = &collector.app.config;
         let remote = Remote::at(&config.data, config.agents, config.operators);
         World {

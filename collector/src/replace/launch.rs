@@ -1,0 +1,104 @@
+//! Receives the operators' programs; hands on their processes, which a thread of its own starts.
+//!
+//! That thread is there before the collector confines itself ([`crate::confine`]), does nothing else, and so its children
+//! are confined by the unit and by whoever started the collector, but not by the collector.
+
+use std::io;
+use std::thread;
+
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+/// Programs that wait to be started; starting one takes a millisecond, and further ones wait where they were asked for.
+const WAITING: usize = 16;
+
+/// The thread that starts programs; it ends when nobody can ask it any more.
+#[derive(Debug)]
+pub struct Launcher {
+    asked: mpsc::Sender<Asked>,
+}
+
+/// A program that runs, and all that it starts: ended when this is dropped.
+#[derive(Debug)]
+pub struct Launched {
+    /// The others of its process group, where it leads one. Dropped first: while the program is not waited for, its number
+    /// is nobody else's.
+    pub group: Group,
+    /// The program itself.
+    pub child: Child,
+}
+
+/// A process group; ended when this is dropped.
+#[derive(Debug)]
+pub struct Group(Option<rustix::process::Pid>);
+
+struct Asked {
+    command: Command,
+    /// Whose child it is to be.
+    runtime: Handle,
+    answer: oneshot::Sender<io::Result<Launched>>,
+}
+
+impl Launcher {
+    /// Starts the thread: before this one confines itself.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start() -> io::Result<Self> {
+        let (asked, mut waiting) = mpsc::channel::<Asked>(WAITING);
+        thread::Builder::new()
+            .name("launcher".to_owned())
+            .spawn(move || {
+                while let Some(asked) = waiting.blocking_recv() {
+                    asked.answer();
+                }
+            })?;
+        Ok(Launcher { asked })
+    }
+
+    /// Starts a program in a process group of its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn launch(&self, mut command: Command) -> io::Result<Launched> {
+        command.process_group(0).kill_on_drop(true);
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked {
+            command,
+            runtime: Handle::current(),
+            answer,
+        };
+        let gone = || io::Error::other("the thread that starts programs has ended");
+        self.asked.send(asked).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Asked {
+    fn answer(mut self) {
+        let _runtime = self.runtime.enter();
+        let launched = self.command.spawn().map(|child| Launched {
+            group: Group::of(&child),
+            child,
+        });
+        // Where nobody waits any more it is dropped, and so ended.
+        let _ = self.answer.send(launched);
+    }
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Group(id.and_then(rustix::process::Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Most often nobody is left.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
