@@ -13,7 +13,7 @@ use crate::bake::{self, BakeArguments, Baked};
 use crate::baseline::{Baseline, BaselinePaths};
 use crate::check::{self, CheckArguments, Style};
 use crate::config::{self, Config, Surroundings};
-use crate::confine::{self, Writes};
+use crate::confine::{self, Place, Writes};
 use crate::diff::{self, DiffArguments};
 use crate::enrol::{self, EnrollArguments};
 use crate::inspect::{self, InspectArguments};
@@ -181,7 +181,7 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
     let baked = bake::bake(
         arguments,
         &interrupt,
-        &|| write_only_below(&arguments.output),
+        &|others| write_only_at(&[others, &[Place::Below(&arguments.output)]].concat()),
         &|progress| bar.show(progress),
     );
     bar.finish();
@@ -190,8 +190,8 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
 }
 
 /// Confines this process, or says on standard error how far it is not; the result is the same.
-fn write_only_below(place: &Path) {
-    match confine::only_below(&[place]) {
+fn write_only_at(places: &[Place<'_>]) {
+    match confine::only_at(places) {
         Writes::Confined => {}
         less => eprintln!("note: {less}"),
     }
@@ -289,7 +289,7 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     } else {
         Style::Plain
     };
-    write_only_below(&arguments.state);
+    write_only_at(&[Place::Below(&arguments.state)]);
     let baseline = check::open(arguments)?;
     let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));
     let checked = check::check(arguments, baseline, &interrupt, &|progress| {

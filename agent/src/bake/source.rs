@@ -22,10 +22,11 @@ use drift::manifest::Filesystem;
 use drift::rules::{Built, Rules};
 use driftmark_kernel::mounts;
 
-use self::archive::{Archive, Shelf};
+use self::archive::{Archive, OwnDirectory, Shelf};
 use super::gather::{Gathered, Reading, gather};
 use super::glance::Glance;
 use super::{BakeArguments, BakeError, Share};
+use crate::confine::Place;
 use crate::scan::filesystems::{Filesystems, below};
 
 /// An image, open to be read.
@@ -34,12 +35,16 @@ pub(super) struct Source {
     trees: Filesystems,
     /// Those of them that are not the root's, for the manifest's header.
     pub(super) others: Vec<Filesystem>,
-    archive: Option<(Archive, Shelf)>,
+    archive: Option<(Archive, Option<OwnDirectory>)>,
 }
 
 impl Source {
-    /// Opens the one that was asked for; an archive is read here.
-    pub(super) fn open(arguments: &BakeArguments, reading: Reading<'_>) -> Result<Self, BakeError> {
+    /// Opens the one that was asked for, and says so, with the places that it writes; an archive is read here, after that.
+    pub(super) fn open(
+        arguments: &BakeArguments,
+        reading: Reading<'_>,
+        opened: &dyn Fn(&[Place<'_>]),
+    ) -> Result<Self, BakeError> {
         if let Some(tar) = &arguments.tar {
             if arguments
                 .filesystems
@@ -48,12 +53,14 @@ impl Source {
             {
                 return Err(BakeError::no_filesystems_of_a_tar(tar));
             }
+            let shelf = Shelf::make().map_err(BakeError::no_shelf)?;
+            opened(&shelf.places());
             let archive = Archive::read(tar, reading)?;
-            let (trees, shelf) = archive.shelf()?;
+            let (trees, directory) = archive.put_on(shelf)?;
             return Ok(Source {
                 trees,
                 others: Vec::new(),
-                archive: Some((archive, shelf)),
+                archive: Some((archive, directory)),
             });
         }
         let (trees, others) = match (&arguments.root, &arguments.disk) {
@@ -64,6 +71,7 @@ impl Source {
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
+        opened(&[]);
         Ok(Source {
             trees,
             others,

@@ -19,6 +19,7 @@ use super::source::Source;
 use super::{BakeArguments, BakeError, ChosenRules, RulesChoice, Share, Trace, shown, traces};
 use crate::baseline;
 use crate::clock::Now;
+use crate::confine::Place;
 use crate::durable;
 use crate::packages;
 use crate::scan::Progress;
@@ -44,16 +45,16 @@ pub struct Baked {
 
 /// Bakes; nothing is written unless everything was read.
 ///
-/// `opened` is called once the source is open and nothing of it was read: from then on nothing but `--output` is
-/// written, no program started and nobody spoken to, so that it may confine the process. A tar is read with a
-/// directory of its own among the temporary files, so for one it is not called.
+/// `opened` is called once the source is open and nothing of it was read, with the places that the source itself writes:
+/// from then on nothing but these and `--output` is written, no program started and nobody spoken to, so that it may
+/// confine the process.
 ///
 /// # Errors
 /// See [`BakeError`].
 pub fn bake(
     arguments: &BakeArguments,
     interrupt: &AtomicBool,
-    opened: &dyn Fn(),
+    opened: &dyn Fn(&[Place<'_>]),
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Baked, BakeError> {
     let key = arguments.key.as_deref().map(read_key).transpose()?;
@@ -63,10 +64,7 @@ pub fn bake(
         interrupt,
         progress,
     };
-    let source = Source::open(arguments, reading)?;
-    if arguments.tar.is_none() {
-        opened();
-    }
+    let source = Source::open(arguments, reading, opened)?;
     let traces = traces_in(source.image(), arguments)?;
     let rules = choose(
         source.image(),

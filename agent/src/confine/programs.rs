@@ -54,7 +54,7 @@ impl Programs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Writes, only_below};
+    use super::super::{Writes, only_at};
     use super::*;
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
         let ids = [child.id(), u32::MAX];
         let free = Programs::of(ids);
         // A thread of its own: Landlock is for good.
-        let confined = std::thread::spawn(move || match only_below(&[]) {
+        let confined = std::thread::spawn(move || match only_at(&[]) {
             Writes::Free => None,
             _ => Some(Programs::of(ids)),
         });

@@ -25,11 +25,19 @@ pub enum Writes {
     Free,
 }
 
-/// Lets this process write below `places` alone. A place that does not exist yet stands for the nearest directory above
-/// it that does.
+/// Where a command writes.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// Everything below this. If it does not exist yet, the nearest directory above it that does stands for it.
+    Below(&'a Path),
+    /// A directory of its own goes from here when it ends: whatever is a directory may be removed, if it is empty.
+    RemovedFrom(&'a Path),
+}
+
+/// Lets this process write at `places` alone.
 ///
 /// It holds for this thread and those that it starts: call it before the threads that read are started.
-pub fn only_below(places: &[&Path]) -> Writes {
+pub fn only_at(places: &[Place<'_>]) -> Writes {
     match restrict(places) {
         Ok(RulesetStatus::FullyEnforced) => Writes::Confined,
         Ok(RulesetStatus::PartiallyEnforced) => Writes::Partly,
@@ -37,17 +45,21 @@ pub fn only_below(places: &[&Path]) -> Writes {
     }
 }
 
-fn restrict(places: &[&Path]) -> Result<RulesetStatus, RulesetError> {
+fn restrict(places: &[Place<'_>]) -> Result<RulesetStatus, RulesetError> {
     let writing: BitFlags<AccessFs> = AccessFs::from_write(KNOWN);
     let mut rules = Ruleset::default()
         .handle_access(writing | AccessFs::Execute)?
         .handle_access(AccessNet::from_all(KNOWN))?
         .create()?;
     for place in places {
+        let (place, rights) = match place {
+            Place::Below(place) => (place, writing),
+            Place::RemovedFrom(place) => (place, AccessFs::RemoveDir.into()),
+        };
         let absolute = std::path::absolute(place).unwrap_or_else(|_| place.to_path_buf());
         let directory = absolute.ancestors().find_map(|path| PathFd::new(path).ok());
         if let Some(directory) = directory {
-            rules = rules.add_rule(PathBeneath::new(directory, writing))?;
+            rules = rules.add_rule(PathBeneath::new(directory, rights))?;
         }
     }
     Ok(rules.restrict_self()?.ruleset)
@@ -78,11 +90,17 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (mine, other) = (home.path().join("mine"), home.path().join("other"));
+        let tidied = home.path().join("tidied");
         fs::create_dir(&mine).unwrap();
+        fs::create_dir_all(tidied.join("own")).unwrap();
+        fs::write(tidied.join("file"), "").unwrap();
         fs::write(&other, "as it was").unwrap();
         // Landlock is a thread's own; this test's process stays as it is.
         let story = std::thread::spawn(move || {
-            match only_below(&[&mine.join("to/come")]) {
+            match only_at(&[
+                Place::Below(&mine.join("to/come")),
+                Place::RemovedFrom(&tidied),
+            ]) {
                 Writes::Confined => {}
                 less => {
                     println!("skipped: {less}");
@@ -93,6 +111,7 @@ mod tests {
             fs::write(mine.join("to/come/file"), "new").unwrap();
             fs::rename(mine.join("to/come/file"), mine.join("file")).unwrap();
             assert_eq!(fs::read_to_string(&other).unwrap(), "as it was");
+            fs::remove_dir(tidied.join("own")).unwrap();
             let refused = [
                 ("write", fs::write(&other, "").err()),
                 (
@@ -104,6 +123,7 @@ mod tests {
                         .err(),
                 ),
                 ("remove", fs::remove_file(&other).err()),
+                ("remove a file", fs::remove_file(tidied.join("file")).err()),
                 ("move away", fs::rename(&other, mine.join("other")).err()),
                 ("make", fs::create_dir(other.with_extension("new")).err()),
                 (

@@ -48,7 +48,7 @@ fn baked(home: &Path) -> (PathBuf, Baseline) {
         "--version=1".as_ref(),
         "--rules=none".as_ref(),
     ]);
-    bake::bake(&flags.bake, &AtomicBool::new(false), &|| {}, &|_| {}).unwrap();
+    bake::bake(&flags.bake, &AtomicBool::new(false), &|_| {}, &|_| {}).unwrap();
     let baseline = Baseline::open(&BaselinePaths {
         manifest: output.join("image.manifest"),
         signature: output.join("image.manifest.sig"),

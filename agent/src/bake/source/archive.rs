@@ -21,7 +21,7 @@ use drift::{Sha256, TreePath, escape};
 use sha2::Digest as _;
 
 use self::reader::{Header, Reader, TarError};
-pub(in crate::bake) use self::shelf::Shelf;
+pub(in crate::bake) use self::shelf::{OwnDirectory, Shelf};
 use crate::bake::gather::{Gathered, Reading, add_self_files, is_self, self_file};
 use crate::bake::{BakeError, Share, shown, traces};
 use crate::scan::Progress;
@@ -169,16 +169,16 @@ impl Archive {
         self.paths.contains_key(path)
     }
 
-    /// What is looked into rather than walked, as a file system.
-    pub(in crate::bake) fn shelf(&self) -> Result<(Filesystems, Shelf), BakeError> {
+    /// Puts what is looked into rather than walked on a shelf.
+    pub(in crate::bake) fn put_on(
+        &self,
+        shelf: Shelf,
+    ) -> Result<(Filesystems, Option<OwnDirectory>), BakeError> {
         let members = self.paths.iter().map(|(path, nth)| {
             let inode = &self.nodes[*nth];
             (path, &inode.node, inode.kept.as_deref())
         });
-        Shelf::of(members).map_err(|source| BakeError::Archive {
-            path: "the archive".into(),
-            source: Box::new(ArchiveError::Shelf(source)),
-        })
+        shelf.fill(members).map_err(BakeError::no_shelf)
     }
 
     /// What each rule allows, and how much lies under volatile ones.
@@ -442,6 +442,13 @@ fn tree_path(path: &[u8]) -> Result<TreePath, ArchiveError> {
 }
 
 impl BakeError {
+    pub(super) fn no_shelf(source: io::Error) -> Self {
+        BakeError::Archive {
+            path: "the archive".into(),
+            source: Box::new(ArchiveError::Shelf(source)),
+        }
+    }
+
     pub(super) fn no_filesystems_of_a_tar(path: &Path) -> Self {
         BakeError::Read {
             path: path.to_owned(),

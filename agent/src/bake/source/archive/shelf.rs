@@ -15,48 +15,78 @@ use drift::entry::Node;
 use driftmark_kernel::Tree;
 
 use crate::bake::traces;
+use crate::confine::Place;
 use crate::scan::filesystems::{Filesystems, below};
 
 /// Package databases and the like, all together: several times those of a large image.
 pub(super) const MAX_KEPT: u64 = 256 * 1024 * 1024;
 
-/// Holds the directory, where there had to be one.
+/// An empty file system, made before the archive is looked at.
 pub(in crate::bake) struct Shelf {
-    directory: Option<PathBuf>,
+    tree: Tree,
+    /// How it is reached.
+    at: PathBuf,
+    directory: Option<OwnDirectory>,
 }
 
+/// The directory that a shelf is where it had to be one; it goes when this is dropped.
+pub(in crate::bake) struct OwnDirectory(PathBuf);
+
 impl Shelf {
-    /// Puts up what is looked into: contents of what is read, lengths of what is only seen, links at the root.
-    pub(super) fn of<'a>(
-        members: impl Iterator<Item = (&'a TreePath, &'a Node, Option<&'a [u8]>)>,
-    ) -> io::Result<(Filesystems, Shelf)> {
-        let (tree, shelf) = match Tree::in_memory() {
-            Ok(tree) => (tree, Shelf { directory: None }),
+    /// Makes one.
+    pub(in crate::bake) fn make() -> io::Result<Self> {
+        let (tree, directory) = match Tree::in_memory() {
+            Ok(tree) => (tree, None),
             Err(_) => {
-                let directory = own_directory()?;
-                let shelf = Shelf {
-                    directory: Some(directory.clone()),
-                };
-                (Tree::plain(&directory)?, shelf)
+                let directory = OwnDirectory::make()?;
+                (Tree::plain(&directory.0)?, Some(directory))
             }
         };
-        let at = PathBuf::from(format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd()));
+        Ok(Shelf {
+            at: format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd()).into(),
+            tree,
+            directory,
+        })
+    }
+
+    /// Where it is written, and where its directory goes from.
+    pub(in crate::bake) fn places(&self) -> Vec<Place<'_>> {
+        let parent = self.directory.as_ref().and_then(|own| own.0.parent());
+        let removed = parent.map(Place::RemovedFrom);
+        [Place::Below(&self.at)]
+            .into_iter()
+            .chain(removed)
+            .collect()
+    }
+
+    /// Puts up what is looked into: contents of what is read, lengths of what is only seen, links at the root.
+    pub(super) fn fill<'a>(
+        self,
+        members: impl Iterator<Item = (&'a TreePath, &'a Node, Option<&'a [u8]>)>,
+    ) -> io::Result<(Filesystems, Option<OwnDirectory>)> {
         for (path, node, content) in members {
             let is_link_at_root = matches!(node, Node::Symlink { .. })
                 && path.parent().is_some_and(|parent| parent.is_root());
             if content.is_some() || is_link_at_root || is_seen(path) {
-                put(&at, path, node, content)?;
+                put(&self.at, path, node, content)?;
             }
         }
-        Ok((Filesystems::of_tree(tree), shelf))
+        Ok((Filesystems::of_tree(self.tree), self.directory))
     }
 }
 
-impl Drop for Shelf {
+impl OwnDirectory {
+    fn make() -> io::Result<Self> {
+        let name = format!("driftmark-bake-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        Ok(OwnDirectory(directory))
+    }
+}
+
+impl Drop for OwnDirectory {
     fn drop(&mut self) {
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_dir_all(directory);
-        }
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -101,11 +131,4 @@ fn put(at: &Path, path: &TreePath, node: &Node, content: Option<&[u8]>) -> io::R
         // Anything that is there and is not empty.
         _ => fs::write(place, b"x"),
     }
-}
-
-fn own_directory() -> io::Result<PathBuf> {
-    let parent = std::env::temp_dir();
-    let directory = parent.join(format!("driftmark-bake-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&directory)?;
-    Ok(directory)
 }
