@@ -23,9 +23,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 const HALT_LIMIT: Duration = Duration::from_secs(45);
 /// Room for what is written on an instance.
 const OVERLAY_SIZE: &str = "1g";
-/// Calls that nspawn forbids and the agent makes, as on any real machine.
-const CALLS: &str =
-    "fanotify_init fanotify_mark open_by_handle_at open_tree mount_setattr move_mount";
+/// Calls that nspawn forbids and the two programs make, as on any real machine.
+const CALLS: &str = "fanotify_init fanotify_mark open_by_handle_at open_tree mount_setattr move_mount \
+    landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 /// What nspawn ends with when the machine in it reboots.
 const REBOOT: i32 = 133;
 

@@ -75,7 +75,7 @@ pub fn possible(story: &str) -> bool {
 ///
 /// # Panics
 /// Where skipping is forbidden.
-pub(crate) fn skip(story: &str, reason: &str) -> bool {
+pub fn skip(story: &str, reason: &str) -> bool {
     assert!(
         std::env::var_os(NO_SKIPPING).is_none(),
         "{story} must not be skipped here, but {reason}"

@@ -1,0 +1,92 @@
+//! `bake` and `check`, by what they ask of the kernel: nothing of a tree before they are confined.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use driftmark_tests::Program;
+use driftmark_tests::process::{finish, run};
+use driftmark_tests::sandbox::skip;
+
+/// How a tree is read, and what of it shows in a trace.
+const READERS: [(&str, &str); 4] = [
+    ("bake --root root --output out", "\"tool\""),
+    ("bake --tar image.tar --output of-tar", "image.tar>"),
+    ("bake --tar - --output of-pipe < image.tar", "image.tar>"),
+    (
+        "check --root root --manifest out/image.manifest --trust keys/driftmark.pub --state state",
+        "\"tool\"",
+    ),
+];
+
+#[test]
+fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-euc", line])
+            .current_dir(home.path())
+            .env("TMPDIR", home.path().join("temporary"));
+        command
+    };
+    run(&mut shell(
+        "mkdir -p root/usr/bin root/etc root/var/lib/dpkg out state temporary; echo tool > root/usr/bin/tool; \
+         printf 'Package: tool\\nStatus: install ok installed\\nVersion: 1\\n\\n' > root/var/lib/dpkg/status; \
+         tar -C root -cf image.tar .",
+    ))?;
+    let agent = Program::Agent.path()?;
+    run(Command::new(&agent)
+        .args(["keygen", "--output"])
+        .arg(home.path().join("keys")))?;
+    // With all rights, and without those by which a file system in memory is made.
+    let is_root = nix::unistd::geteuid().is_root();
+    let ways: &[&str] = if is_root {
+        &["", "setpriv --bounding-set=-sys_admin "]
+    } else {
+        &[""]
+    };
+    for way in ways {
+        for (reader, shows) in READERS {
+            let told = way.to_string() + reader;
+            let (verb, arguments) = reader.split_once(' ').context("a verb")?;
+            let more = match verb {
+                "bake" => "--name web --version 1 --rules none --key keys/driftmark.key",
+                _ => "",
+            };
+            let line = format!(
+                "{way}strace -f -qq -y -o trace -e trace=openat,openat2,read,landlock_restrict_self \
+                 {} {verb} {more} {arguments}",
+                agent.display()
+            );
+            let ended = finish(&mut shell(&line))?;
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            // Without these rights a check is not sure what lies beneath mounts.
+            let is_unsure = verb == "check" && ended.status.code() == Some(2);
+            ensure!(ended.status.success() || is_unsure, "{told}: {ended:?}");
+            if said.contains("Landlock") {
+                skip(
+                    "a confined reader",
+                    "needs a newer Landlock than this kernel's",
+                );
+                return Ok(());
+            }
+            let trace = fs::read_to_string(home.path().join("trace"))?;
+            let confined = trace
+                .lines()
+                .position(|line| line.contains("landlock_restrict_self(") && line.ends_with("= 0"))
+                .with_context(|| format!("{told} is not confined:\n{trace}"))?;
+            let read = trace
+                .lines()
+                .position(|line| line.contains(shows))
+                .with_context(|| format!("{told} reads no {shows}:\n{trace}"))?;
+            ensure!(
+                confined < read,
+                "{told} is confined after it read:\n{trace}"
+            );
+            let left = fs::read_dir(home.path().join("temporary"))?.count();
+            ensure!(left == 0, "{told} leaves {left} files");
+        }
+    }
+    Ok(())
+}
