@@ -134,13 +134,14 @@ fn explained(
     const CONTENT: AttributeSet =
         AttributeSet::of(&[Attribute::Size, Attribute::Content, Attribute::Links]);
     let found = drift.found.as_ref()?;
-    if !is_plain(found) {
+    let is_build_id = is_build_id(drift, found);
+    if !is_plain(found) && !is_build_id {
         return None;
     }
     let there = image.at.get(&drift.path);
     let fits = match (&drift.kind, there) {
-        // A package has no digest of a directory.
-        (DriftKind::Added, None) => host.matches || found.kind == "directory",
+        // A package has no digest of a directory or a link.
+        (DriftKind::Added, None) => host.matches || found.kind == "directory" || is_build_id,
         (DriftKind::Changed, Some(there)) => {
             let owned = there.package.as_ref();
             host.matches
@@ -162,6 +163,12 @@ fn explained(
         return None;
     }
     Some(versions.first().map(|version| (*version).to_owned()))
+}
+
+/// Whether a path is one of the links by which debuggers find a program: every package of an rpm distribution that has
+/// programs has them, with other names in each version, and nothing is run by them.
+fn is_build_id(drift: &Drift, found: &Shown) -> bool {
+    found.kind == "symlink" && drift.path.as_bytes().starts_with(b"usr/lib/.build-id/")
 }
 
 /// A file or directory that gives nobody more than its owner's rights, and that not everybody may write.
@@ -219,13 +226,21 @@ fn is_database(drift: &Drift) -> bool {
             .strip_prefix("info/")
             .and_then(|file| file.rsplit_once('.'))
             .is_some_and(|(_, ending)| DATA.contains(&ending)),
-        None => [
-            "var/lib/apt/extended_states",
-            "lib/apk/db/installed",
-            "usr/lib/sysimage/rpm/rpmdb.sqlite",
-            "var/lib/rpm/rpmdb.sqlite",
-        ]
-        .contains(&path),
+        None => {
+            // SQLite's log and its index lie beside the database.
+            let path = path.strip_suffix("-wal").unwrap_or(path);
+            let path = path.strip_suffix("-shm").unwrap_or(path);
+            [
+                "var/lib/apt/extended_states",
+                "lib/apk/db/installed",
+                "usr/lib/sysimage/rpm/rpmdb.sqlite",
+                "usr/lib/sysimage/rpm/.rpm.lock",
+                "var/lib/rpm/rpmdb.sqlite",
+                "var/lib/rpm/.rpm.lock",
+                "var/lib/dnf/history.sqlite",
+            ]
+            .contains(&path)
+        }
     };
     kind && plain && is_data
 }
@@ -337,7 +352,14 @@ mod tests {
                 shown("directory", "0755"),
                 Some(("curl", "7.88.1", false)),
             ),
+            added(
+                "usr/lib/.build-id/5f/02e",
+                shown("symlink", "0777"),
+                Some(("curl", "7.88.1", false)),
+            ),
             changed("var/lib/dpkg/status", None),
+            changed("var/lib/rpm/rpmdb.sqlite", None),
+            added("var/lib/rpm/rpmdb.sqlite-wal", shown("file", "0644"), None),
         ];
         let grouped = Transactions::of(&drifts, &image());
         let lines: Vec<_> = grouped
@@ -353,9 +375,9 @@ mod tests {
             })
             .collect();
         let expected = [
-            (Some("curl"), None, Some("7.88.1"), 2),
+            (Some("curl"), None, Some("7.88.1"), 3),
             (Some("openssl"), Some("3.0.11"), Some("3.0.15"), 3),
-            (None, None, None, 1),
+            (None, None, None, 3),
         ];
         assert_eq!(lines, expected);
         assert!(drifts.iter().all(|drift| grouped.hold(drift)));
@@ -409,6 +431,10 @@ mod tests {
             (
                 "a link",
                 added("usr/bin/evil", shown("symlink", "0777"), UPGRADED),
+            ),
+            (
+                "a link of nobody's for debuggers",
+                added("usr/lib/.build-id/5f/02e", shown("symlink", "0777"), None),
             ),
             (
                 "said to be added and in the image",
