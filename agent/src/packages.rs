@@ -1,18 +1,21 @@
 //! Which package owns each path, by the package databases that lie in the tree itself (dpkg, apk, rpm).
 //!
 //! Read as the tree has it: no program of the image or host is run, no symbolic link is followed, nothing but regular
-//! files is opened, and a database that cannot be understood leaves its paths without an owner. `bake` writes the
-//! owners into the manifest, which is signed; on a host they label what drifted ([`Labels`]), which is not: whoever
-//! changes a file there can change the database too.
+//! files is opened, and a database of another kind leaves its paths without an owner; a damaged one ends a bake, and on
+//! a host there are no labels then. `bake` writes the owners into the manifest, which is signed; on a host they label
+//! what drifted ([`Labels`]), which is not: whoever changes a file there can change the database too.
 
 mod apk;
+mod budget;
 mod dpkg;
 mod label;
 mod lines;
+mod rpm;
+mod sqlite;
+mod wal;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::time::Instant;
 
 use drift::TreePath;
 use drift::manifest::Package;
@@ -20,6 +23,7 @@ use driftmark_kernel::Dir;
 
 use crate::scan::filesystems::{Filesystems, is_absent};
 
+pub(crate) use budget::Budget;
 pub use label::Labels;
 
 /// Which package owns each path.
@@ -66,35 +70,6 @@ pub(crate) enum FileDigest {
     Sha256([u8; 32]),
 }
 
-/// How much more is read of the databases of one tree, and until when.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    bytes: u64,
-    until: Option<Instant>,
-}
-
-impl Budget {
-    /// All databases of a tree together: ten times those of a large image.
-    const BYTES: u64 = 512 * 1024 * 1024;
-
-    fn until(until: Option<Instant>) -> Self {
-        Budget {
-            bytes: Self::BYTES,
-            until,
-        }
-    }
-
-    /// Takes what is about to be read.
-    fn take(&mut self, bytes: usize) -> io::Result<()> {
-        let left = self.bytes.checked_sub(bytes as u64);
-        self.bytes = left.ok_or(io::ErrorKind::FileTooLarge)?;
-        match self.until {
-            Some(until) if Instant::now() > until => Err(io::ErrorKind::TimedOut.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Why a tree's packages are not known.
 #[derive(Debug, thiserror::Error)]
 #[error("read the package database {database} of the tree")]
@@ -127,8 +102,12 @@ fn claims(
     sink: &mut dyn FnMut(Said<'_>),
 ) -> Result<(), PackagesError> {
     type Reader = fn(&mut Dir, &mut Reading<'_>) -> io::Result<()>;
-    const DATABASES: [(&str, Reader); 2] =
-        [("var/lib/dpkg", dpkg::read), ("lib/apk/db", apk::read)];
+    const DATABASES: [(&str, Reader); 4] = [
+        ("var/lib/dpkg", dpkg::read),
+        ("lib/apk/db", apk::read),
+        ("var/lib/rpm", rpm::read),
+        ("usr/lib/sysimage/rpm", rpm::read),
+    ];
     let aliases = aliases(filesystems);
     let mut reading = Reading {
         wanted,

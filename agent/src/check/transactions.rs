@@ -74,7 +74,7 @@ impl fmt::Display for Transaction {
 
 /// What a package database keeps beside the packages' own files: each transaction writes here. Ends in `/` for all
 /// that is below.
-const DATABASES: [(&str, &[&str]); 3] = [
+const DATABASES: [(&str, &[&str]); 4] = [
     (
         "/var/lib/dpkg",
         &[
@@ -91,10 +91,18 @@ const DATABASES: [(&str, &[&str]); 3] = [
     ),
     ("/lib/apk/db", &["/lib/apk/db/", "/usr/lib/apk/db/"]),
     (
+        "/var/lib/rpm",
+        &[
+            "/var/lib/rpm/rpmdb.sqlite",
+            "/var/lib/rpm/.rpm.lock",
+            "/var/lib/dnf/history.sqlite",
+        ],
+    ),
+    (
         "/usr/lib/sysimage/rpm",
         &[
             "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-            "/var/lib/rpm/rpmdb.sqlite",
+            "/usr/lib/sysimage/rpm/.rpm.lock",
         ],
     ),
 ];

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use drift::class::{Class, Severity};
 use drift::entry::{AttributeSet, Shown};
@@ -37,7 +38,7 @@ fn owners_of(root: &Path) -> Result<Owners, PackagesError> {
     owners(&Filesystems::open(root, &[], &[]).unwrap())
 }
 
-fn drifted(at: &str, content: Option<&[u8]>) -> Drift {
+pub(super) fn drifted(at: &str, content: Option<&[u8]>) -> Drift {
     let found = content.map(|content| Shown {
         kind: "file".into(),
         content: Some(Blake3::of(content)),
@@ -59,11 +60,11 @@ fn drifted(at: &str, content: Option<&[u8]>) -> Drift {
     }
 }
 
-fn labels(root: &Path, drifts: &[Drift]) -> Labels {
+pub(super) fn labels(root: &Path, drifts: &[Drift]) -> Labels {
     Labels::read(root, &[], drifts, &AtomicBool::new(false))
 }
 
-fn label(root: &Path, drift: &Drift) -> Option<HostPackage> {
+pub(super) fn label(root: &Path, drift: &Drift) -> Option<HostPackage> {
     labels(root, std::slice::from_ref(drift))
         .of(&drift.path)
         .cloned()
