@@ -181,10 +181,7 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
     let baked = bake::bake(
         arguments,
         &interrupt,
-        &|others| {
-            let places = [others, &[Place::Below(&arguments.output)]].concat();
-            write_only_at(&places, [&*arguments.output].into_iter());
-        },
+        &|others| write_only_at(&[others, &[Place::Below(&arguments.output)]].concat()),
         &|progress| bar.show(progress),
     );
     bar.finish();
@@ -192,14 +189,8 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Confines this process, which is still to find `paths`, or says on standard error how far it is not; the result is the
-/// same.
-fn write_only_at<'a>(places: &[Place<'_>], mut paths: impl Iterator<Item = &'a Path>) {
-    if let Some(path) = paths.find(|path| confine::leads_through_a_process(path)) {
-        let path = bake::shown(path);
-        eprintln!("note: not confined, because the way to {path} leads through another process");
-        return;
-    }
+/// Confines this process, or says on standard error how far it is not; the result is the same.
+fn write_only_at(places: &[Place<'_>]) {
     match confine::only_at(places) {
         Writes::Confined => {}
         less => eprintln!("note: {less}"),
@@ -298,12 +289,7 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     } else {
         Style::Plain
     };
-    let given = arguments.manifest.iter().chain(&arguments.trust);
-    let paths = [&arguments.root, &arguments.state].into_iter().chain(given);
-    write_only_at(
-        &[Place::Below(&arguments.state)],
-        paths.map(PathBuf::as_path),
-    );
+    write_only_at(&[Place::Below(&arguments.state)]);
     let baseline = check::open(arguments)?;
     let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));
     let checked = check::check(arguments, baseline, &interrupt, &|progress| {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::Chain;
 
 pub use programs::Programs;
-pub use writes::{Place, Writes, leads_through_a_process, only_at};
+pub use writes::{Place, Writes, only_at};
 
 /// How far the daemon has locked itself in, and what it can still see from there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

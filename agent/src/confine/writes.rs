@@ -45,17 +45,6 @@ pub fn only_at(places: &[Place<'_>]) -> Writes {
     }
 }
 
-/// Whether the way to a file leads through another process (`/proc/PID/root`): whoever is confined by Landlock has none
-/// there, not even to read.
-pub fn leads_through_a_process(path: &Path) -> bool {
-    let mut names = path.components().skip(1).map(|name| name.as_os_str());
-    path.is_absolute()
-        && names.next().is_some_and(|name| name == "proc")
-        && names
-            .next()
-            .is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
-}
-
 fn restrict(places: &[Place<'_>]) -> Result<RulesetStatus, RulesetError> {
     let writing: BitFlags<AccessFs> = AccessFs::from_write(KNOWN);
     let mut rules = Ruleset::default()
