@@ -126,6 +126,11 @@ impl Instance {
         self.place.sandbox.path(self.directory.join("root"))
     }
 
+    /// The same as commands of its lab reach it.
+    pub fn root_in_lab(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
     /// What it wrote since it was made: the upper layer of its overlay.
     pub fn written(&self) -> PathBuf {
         self.place.sandbox.path(self.directory.join("rw/upper"))

@@ -27,7 +27,7 @@ use super::gather::{Gathered, Reading, gather};
 use super::glance::Glance;
 use super::{BakeArguments, BakeError, Share};
 use crate::confine::Place;
-use crate::scan::filesystems::{Filesystems, below};
+use crate::scan::filesystems::{Filesystems, below, canonical};
 
 /// An image, open to be read.
 pub(super) struct Source {
@@ -134,7 +134,7 @@ fn mounted(
         path: root.to_owned(),
         source,
     };
-    let root = &root.canonicalize().map_err(failed)?;
+    let root = &canonical(root).map_err(failed)?;
     let table = mounts::of(std::process::id()).map_err(|source| BakeError::Read {
         path: "/proc/self/mountinfo".into(),
         source,

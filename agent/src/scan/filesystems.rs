@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use drift::TreePath;
 use drift::manifest::Filesystem;
@@ -162,6 +162,40 @@ impl Filesystems {
                 .iter()
                 .all(|other| other.tree.how() == Access::PrivateClone)
     }
+}
+
+/// The path of a tree's root by which the mount table knows it.
+///
+/// # Errors
+/// A path that leads elsewhere when it is spelled out, as one through another process does (`/proc/PID/root`): that
+/// process sees mounts that this one does not, and so another tree. Else those of the path.
+pub fn canonical(root: &Path) -> io::Result<PathBuf> {
+    let elsewhere = || {
+        io::Error::other(
+            "it is what another process sees: run this where that process is (nsenter --target PID --mount …)",
+        )
+    };
+    if leads_through_a_process(root) {
+        return Err(elsewhere());
+    }
+    let canonical = root.canonicalize()?;
+    let [given, spelled_out] = [root, &canonical].map(|path| Tree::plain(path)?.root()?.stat());
+    let place = |stat: Stat| (stat.mount_id, stat.dev, stat.ino);
+    if place(given?) == place(spelled_out?) {
+        Ok(canonical)
+    } else {
+        Err(elsewhere())
+    }
+}
+
+/// Said before it is tried: a confined process has no way there at all.
+fn leads_through_a_process(path: &Path) -> bool {
+    let mut names = path.components().skip(1).map(Component::as_os_str);
+    path.is_absolute()
+        && names.next().is_some_and(|name| name == "proc")
+        && names
+            .next()
+            .is_some_and(|name| name.as_bytes().iter().all(u8::is_ascii_digit))
 }
 
 /// What is mounted at exactly this path, and not under something else there.

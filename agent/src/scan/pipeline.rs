@@ -15,7 +15,7 @@ use drift::manifest::Manifest;
 use drift::observation::Found;
 use driftmark_kernel::boot;
 
-use super::filesystems::{Filesystems, is_absent};
+use super::filesystems::{Filesystems, canonical, is_absent};
 use super::lead::{Walker, unread};
 use super::queues::{Job, Outcome, Parts, QUEUED_BATCHES};
 use super::tally::Tally;
@@ -30,10 +30,10 @@ use crate::baseline::ManifestFile;
 pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
     let manifest = &request.baseline.manifest;
-    let root = request
-        .root
-        .canonicalize()
-        .unwrap_or_else(|_| request.root.to_owned());
+    let root = canonical(request.root).map_err(|source| ScanError::Root {
+        root: request.root.to_owned(),
+        source,
+    })?;
     let table = mounts::table(&root);
     let opened = Filesystems::open(
         &root,

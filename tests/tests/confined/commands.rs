@@ -90,3 +90,44 @@ fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_tree_that_another_process_sees_is_refused_however_it_is_named() -> Result<()> {
+    if !driftmark_tests::sandbox::possible("a tree of another process") {
+        return Ok(());
+    }
+    let home = tempfile::tempdir()?;
+    let agent = Program::Agent.path()?;
+    // Here the directory is empty; there something is mounted on it.
+    let story = "mkdir root; \"$AGENT\" keygen --output keys > /dev/null
+        bake() { \"$AGENT\" bake --name web --version 1 --rules none --key keys/driftmark.key \"$@\" > /dev/null; }
+        check() { \"$AGENT\" check --manifest made/image.manifest --trust keys/driftmark.pub --state . \"$@\"; }
+        bake --root root --output made
+        unshare --mount sh -c 'mount -t tmpfs none root; echo mounted; exec sleep 60' > told & trap 'kill %1' EXIT
+        until grep -q mounted told; do sleep 0.1; done
+        there=/proc/$!/root$PWD; ln -s $there/root link
+        for root in $there/root link; do
+            bake --root $root --output out || echo $?
+            check --root $root || echo $?
+        done
+        test ! -e out";
+    let output = finish(
+        Command::new("bash")
+            .args(["-euc", story])
+            .current_dir(home.path())
+            .env("AGENT", agent),
+    )?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{told}");
+    // The last by the kernel itself: by a link, a confined check does not get as far as to see that it is elsewhere.
+    let codes = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        ["65\n65\n65\n77\n", "65\n65\n65\n65\n"].contains(&&*codes),
+        "{codes}"
+    );
+    ensure!(
+        told.matches("what another process sees").count() >= 3,
+        "{told}"
+    );
+    Ok(())
+}

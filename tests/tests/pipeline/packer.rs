@@ -76,8 +76,9 @@ fn packer_leaves_a_machine_that_is_what_was_signed() -> Result<()> {
         "{made}"
     );
     machine.poweroff()?;
-    let root = machine.root();
-    run(Command::new(Program::Agent.path()?)
+    let root = machine.root_in_lab();
+    run(lab
+        .command(Program::Agent.path()?)
         .args(["check", "--root"])
         .arg(&root)
         .arg("--manifest")

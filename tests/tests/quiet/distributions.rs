@@ -8,7 +8,7 @@ use crate::change::CHANGES;
 use crate::ground::{CloudInit, Ground};
 
 /// What may change once is fixed soon, so that whatever changes on the second boot shows.
-const SCAN: &str = "quick-interval = \"5s\"\nfirst-boot-window = \"20s\"";
+const SCAN: &str = "quick-interval = \"5s\"\nfirst-boot-window = \"90s\"";
 
 fn is_quiet(distribution: Distribution, cloud_init: CloudInit) -> Result<()> {
     let name = distribution.name();

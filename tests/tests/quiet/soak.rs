@@ -15,7 +15,7 @@ use crate::change::CHANGES;
 use crate::ground::{CloudInit, Ground};
 
 /// Full scans too, many times in the time that there is.
-const SCAN: &str = "full-interval = \"60s\"\nquick-interval = \"10s\"\nfirst-boot-window = \"20s\"";
+const SCAN: &str = "full-interval = \"60s\"\nquick-interval = \"10s\"\nfirst-boot-window = \"60s\"";
 /// More at once only wait for two cores, and a kernel's inotify instances are enough for a dozen systemds.
 const AT_ONCE: usize = 3;
 
