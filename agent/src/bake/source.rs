@@ -53,9 +53,10 @@ impl Source {
             {
                 return Err(BakeError::no_filesystems_of_a_tar(tar));
             }
+            let opened_tar = Archive::open(tar)?;
             let shelf = Shelf::make().map_err(BakeError::no_shelf)?;
             opened(&shelf.places());
-            let archive = Archive::read(tar, reading)?;
+            let archive = Archive::read(tar, opened_tar, reading)?;
             let (trees, directory) = archive.put_on(shelf)?;
             return Ok(Source {
                 trees,

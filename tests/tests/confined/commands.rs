@@ -8,16 +8,39 @@ use driftmark_tests::Program;
 use driftmark_tests::process::{finish, run};
 use driftmark_tests::sandbox::skip;
 
-/// How a tree is read, and what of it shows in a trace.
-const READERS: [(&str, &str); 4] = [
-    ("bake --root root --output out", "\"tool\""),
-    ("bake --tar image.tar --output of-tar", "image.tar>"),
-    ("bake --tar - --output of-pipe < image.tar", "image.tar>"),
+/// How a tree is read, and by what call on what this shows in a trace.
+const READERS: [(&str, &str, &str); 4] = [
+    ("bake --root root --output out", " openat", "\"tool\""),
+    (
+        "bake --tar image.tar --output of-tar",
+        " read(",
+        "image.tar>",
+    ),
+    (
+        "bake --tar - --output of-pipe < image.tar",
+        " read(",
+        "image.tar>",
+    ),
     (
         "check --root root --manifest out/image.manifest --trust keys/driftmark.pub --state state",
+        " openat",
         "\"tool\"",
     ),
 ];
+
+#[test]
+fn a_tar_is_found_by_a_way_that_is_closed_to_whoever_is_confined() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let story = "mkdir -p root/etc; echo seen > root/etc/file; tar -C root -cf image.tar .
+        sleep 60 & there=/proc/$!/root$PWD; trap 'kill %1' EXIT
+        \"$AGENT\" bake --name web --version 1 --rules none --tar $there/image.tar --output out";
+    run(Command::new("bash")
+        .args(["-euc", story])
+        .current_dir(home.path())
+        .env("AGENT", Program::Agent.path()?))?;
+    ensure!(home.path().join("out/image.manifest").exists());
+    Ok(())
+}
 
 #[test]
 fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
@@ -47,7 +70,7 @@ fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
         &[""]
     };
     for way in ways {
-        for (reader, shows) in READERS {
+        for (reader, call, shows) in READERS {
             let told = way.to_string() + reader;
             let (verb, arguments) = reader.split_once(' ').context("a verb")?;
             let more = match verb {
@@ -78,7 +101,7 @@ fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
                 .with_context(|| format!("{told} is not confined:\n{trace}"))?;
             let read = trace
                 .lines()
-                .position(|line| line.contains(shows))
+                .position(|line| line.contains(call) && line.contains(shows))
                 .with_context(|| format!("{told} reads no {shows}:\n{trace}"))?;
             ensure!(
                 confined < read,

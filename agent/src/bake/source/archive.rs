@@ -103,23 +103,31 @@ struct Inode {
 }
 
 impl Archive {
-    /// Reads a tar, from standard input for `-`.
-    pub(in crate::bake) fn read(path: &Path, reading: Reading<'_>) -> Result<Self, BakeError> {
-        let named = |source| match source {
-            ArchiveError::Interrupted => BakeError::Interrupted,
-            source => BakeError::Archive {
-                path: path.to_owned(),
-                source: Box::new(source),
-            },
-        };
+    /// Opens a tar, standard input for `-`.
+    pub(in crate::bake) fn open(path: &Path) -> Result<Box<dyn Read>, BakeError> {
         if path == Path::new("-") {
-            return Self::stream(io::stdin().lock(), reading).map_err(named);
+            return Ok(Box::new(io::stdin().lock()));
         }
         let file = File::open(path).map_err(|source| BakeError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::stream(file, reading).map_err(named)
+        Ok(Box::new(file))
+    }
+
+    /// Reads the tar of that path.
+    pub(in crate::bake) fn read(
+        path: &Path,
+        tar: Box<dyn Read>,
+        reading: Reading<'_>,
+    ) -> Result<Self, BakeError> {
+        Self::stream(tar, reading).map_err(|source| match source {
+            ArchiveError::Interrupted => BakeError::Interrupted,
+            source => BakeError::Archive {
+                path: path.to_owned(),
+                source: Box::new(source),
+            },
+        })
     }
 
     fn stream(input: impl Read, reading: Reading<'_>) -> Result<Self, ArchiveError> {
