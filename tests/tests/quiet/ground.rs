@@ -47,10 +47,16 @@ impl Ground {
                 .step("dpkg --purge cloud-init")
                 .step(&format!("useradd --create-home --shell /bin/bash {USER}"))
                 .file(&format!("/home/{USER}/.ssh/authorized_keys"), 0o644, public_key())
+                // At boot and not by the service itself, which on Ubuntu 24.04 begins with the first login.
                 .file(
-                    "/usr/lib/systemd/system/ssh.service.d/10-host-keys.conf",
+                    "/usr/lib/systemd/system/host-keys.service",
                     0o644,
-                    "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n",
+                    "[Unit]\nBefore=ssh.service ssh.socket\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n",
+                )
+                .file(
+                    "/usr/lib/systemd/system/multi-user.target.d/host-keys.conf",
+                    0o644,
+                    "[Unit]\nWants=host-keys.service\n",
                 ),
         };
         let fleet = Fleet::new(&FleetOptions {

@@ -12,8 +12,8 @@ use crate::world::World;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The same once the boot is over.
 const RESTART_LIMIT: Duration = Duration::from_secs(15);
-/// 1.5 is the budget, and what an idle machine shows; the two are measured one after the other, and load comes and goes.
-const VERIFY_LIMIT: f64 = 4.0;
+/// The budget; the two are measured one after the other, and load comes and goes, so the better one of two pairs counts.
+const VERIFY_LIMIT: f64 = 1.5;
 /// How much later multi-user may be, by load that comes and goes.
 const LATER_LIMIT: f64 = 2.0;
 
@@ -22,7 +22,7 @@ const FILES: &str = "find / -xdev \\( -path /tmp -o -path /var/tmp -o -path /var
     -o -path /var/lib/systemd -o -path /var/lib/driftmark -o -path /var/lib/apt/lists \\) -prune -o -type f -print0";
 
 #[test]
-#[ignore = "not yet seen to pass from its beginning to its end: `cargo nextest run -p driftmark-tests --test vm --run-ignored all`"]
+#[ignore = "takes minutes of an emulated processor: make soak"]
 fn a_machine_verifies_itself_from_the_first_second_on_and_nobody_waits_for_it() -> Result<()> {
     if !vm::possible("a boot") {
         return Ok(());
