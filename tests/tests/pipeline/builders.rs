@@ -296,7 +296,6 @@ fn mkosi_finalizes_an_image_with_its_manifest() -> Result<()> {
 }
 
 #[test]
-#[ignore = "podman copies the image several times: run it by hand"]
 fn a_container_image_is_baked_from_its_export_and_gets_the_manifest_as_a_layer() -> Result<()> {
     if !possible("baking a container image") {
         return Ok(());
@@ -307,13 +306,15 @@ fn a_container_image_is_baked_from_its_export_and_gets_the_manifest_as_a_layer()
         "podman --root {0}/storage --runroot {0}/runroot --storage-driver overlay --cgroup-manager cgroupfs",
         directory.display()
     );
+    // Whoever enters a sandbox is in its root directory.
     let shell = |line: &str| {
+        let line = format!("cd '{}'; {line}", directory.display());
         run(ground
             .command("sh")
-            .args(["-euc", line])
+            .args(["-euc", &line])
             .env("DOCKER", &podman)
-            .env("BUILDAH_ISOLATION", "chroot")
-            .current_dir(directory))
+            .env("TMPDIR", directory)
+            .env("BUILDAH_ISOLATION", "chroot"))
     };
     shell("tar -C root -c . | $DOCKER import - localhost/web:unbaked")?;
     let docker = scripts().join("docker");

@@ -12,7 +12,6 @@ use serde_json::Value;
 use crate::world::scripts;
 
 #[test]
-#[ignore = "not seen to its end yet: run it on a machine with nothing else to do"]
 fn packer_leaves_a_machine_that_is_what_was_signed() -> Result<()> {
     if !possible("building with Packer") {
         return Ok(());

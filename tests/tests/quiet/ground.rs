@@ -51,7 +51,7 @@ impl Ground {
                 .file(
                     "/usr/lib/systemd/system/host-keys.service",
                     0o644,
-                    "[Unit]\nBefore=ssh.service ssh.socket\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n",
+                    "[Unit]\nBefore=ssh.service\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n",
                 )
                 .file(
                     "/usr/lib/systemd/system/multi-user.target.d/host-keys.conf",
