@@ -87,8 +87,12 @@ pub(crate) fn owners(filesystems: &Filesystems) -> Result<Owners, PackagesError>
     let mut budget = Budget::until(None);
     claims(filesystems, Wanted::Everything, &mut budget, &mut |said| {
         if let Said::Owns(Claim { path, package, .. }) = said {
-            // A directory belongs to many packages, so the first in order of name has it: the same whoever asks.
-            owners.entry(path).or_insert_with(|| package.clone());
+            // A directory belongs to many packages, so the first in order of name has it: the same whoever asks, and
+            // in whatever order they were installed.
+            let owner = owners.entry(path).or_insert_with(|| package.clone());
+            if package.name < owner.name {
+                *owner = package.clone();
+            }
         }
     })?;
     Ok(owners)

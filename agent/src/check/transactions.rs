@@ -235,7 +235,7 @@ fn of_database(drift: &DriftLine, touched: &BTreeMap<String, What>) -> Option<(S
     }
     let is_in = |place: &str| match place.strip_suffix('/') {
         Some(_) => drift.path.starts_with(place),
-        None => drift.path == place || drift.path.strip_prefix(place).is_some_and(of_sqlite),
+        None => drift.path == place || is_of_sqlite(place, &drift.path),
     };
     let (database, _) = DATABASES
         .iter()
@@ -243,9 +243,10 @@ fn of_database(drift: &DriftLine, touched: &BTreeMap<String, What>) -> Option<(S
     Some(((*database).to_owned(), What::Database))
 }
 
-/// What SQLite puts beside a database.
-fn of_sqlite(suffix: &str) -> bool {
-    matches!(suffix, "-wal" | "-shm")
+/// Whether a path is what SQLite puts beside a database.
+fn is_of_sqlite(database: &str, path: &str) -> bool {
+    let suffix = path.strip_prefix(database);
+    database.ends_with(".sqlite") && matches!(suffix, Some("-wal" | "-shm"))
 }
 
 #[cfg(test)]

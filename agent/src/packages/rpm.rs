@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use driftmark_kernel::Dir;
 
 use super::sqlite::{Database, ReadAt, column};
-use super::{FileDigest, Reading, hexadecimal, is_no_file, package};
+use super::{FileDigest, Package, Reading, hexadecimal, is_no_file, package};
 use header::{Algorithm, Header};
 
 /// A package of the database whose header is none.
@@ -55,11 +55,14 @@ fn claim(header: &Header<'_>, reading: &mut Reading<'_>) -> io::Result<()> {
     };
     reading.installed(&package);
     let algorithm = header.algorithm();
+    // What is remembered of each path: a hostile header has millions of them.
+    let of_package = package.name.len() + package.version.len() + size_of::<Package>();
     for file in header.files() {
         reading
             .budget
             .take(file.directory.len() + file.name.len())?;
         if let Some(path) = reading.path(&[file.directory, file.name].concat()) {
+            reading.budget.take(of_package)?;
             let digest = match algorithm {
                 Algorithm::Sha256 => hexadecimal(file.digest).map(FileDigest::Sha256),
                 Algorithm::Md5 => hexadecimal(file.digest).map(FileDigest::Md5),

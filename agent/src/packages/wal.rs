@@ -19,6 +19,8 @@ pub(super) struct Log<'f> {
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
+/// A gibibyte of pages of 4 KiB; what is remembered of that many is a few megabytes.
+const MAX_FRAMES: usize = 1 << 18;
 /// The last bit says that the numbers which checksums are made of are big-endian.
 const MAGIC: u32 = 0x377f_0682;
 
@@ -62,8 +64,14 @@ impl<'f> Log<'f> {
             if head[8..16] != header[16..24] || !sum.is(&head[16..]) {
                 break;
             }
-            let place = at + FRAME_HEADER_BYTES as u64;
-            written.push((number(head, 0).unwrap_or_default(), place));
+            let page = number(head, 0).unwrap_or_default();
+            if page == 0 {
+                break;
+            }
+            if written.len() + log.pages.len() == MAX_FRAMES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            written.push((page, at + FRAME_HEADER_BYTES as u64));
             if number(head, 4) != Some(0) {
                 log.pages.extend(written.drain(..));
             }

@@ -177,10 +177,18 @@ pub async fn run(launcher: &Launcher, program: &Program, request: &Request) -> O
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let Launched { mut child, group } = match launcher.launch(command).await {
-        Ok(launched) => launched,
-        Err(error) => {
+    let began = tokio::time::timeout(program.timeout, launcher.launch(command)).await;
+    let Launched { mut child, group } = match began {
+        Ok(Ok(launched)) => launched,
+        Ok(Err(error)) => {
             return Outcome::failed(format!("start {}: {error}", program.program.display()));
+        }
+        Err(_) => {
+            return Outcome::failed(format!(
+                "start {}: it did not begin within {}s",
+                program.program.display(),
+                program.timeout.as_secs()
+            ));
         }
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

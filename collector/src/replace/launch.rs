@@ -1,7 +1,7 @@
 //! Receives the operators' programs; hands on their processes, which a thread of its own starts.
 //!
-//! That thread is there before the collector confines itself ([`crate::confine`]), does nothing else, and so its children
-//! are confined by the unit and by whoever started the collector, but not by the collector.
+//! That thread is there before the collector confines itself ([`crate::confine`]), does nothing else, and so the threads
+//! and programs that it starts are confined by the unit and by whoever started the collector, but not by the collector.
 
 use std::io;
 use std::thread;
@@ -51,7 +51,10 @@ impl Launcher {
             .name("launcher".to_owned())
             .spawn(move || {
                 while let Some(asked) = waiting.blocking_recv() {
-                    asked.answer();
+                    // A program may lie where nothing answers any more: whoever waits for that is nobody else. Where
+                    // there is no thread to be had, the answer is dropped, and that is told.
+                    let one = thread::Builder::new().name("launch".to_owned());
+                    drop(one.spawn(move || asked.answer()));
                 }
             })?;
         Ok(Launcher { asked })
@@ -69,7 +72,7 @@ impl Launcher {
             runtime: Handle::current(),
             answer,
         };
-        let gone = || io::Error::other("the thread that starts programs has ended");
+        let gone = || io::Error::other("there is no thread to start it");
         self.asked.send(asked).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -77,6 +80,9 @@ impl Launcher {
 
 impl Asked {
     fn answer(mut self) {
+        if self.answer.is_closed() {
+            return;
+        }
         let _runtime = self.runtime.enter();
         let launched = self.command.spawn().map(|child| Launched {
             group: Group::of(&child),

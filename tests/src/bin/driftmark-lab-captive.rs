@@ -93,8 +93,13 @@ fn tried() -> BTreeMap<String, Option<i32>> {
 fn name_another_users() -> io::Result<()> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
-        if is_process && entry.metadata()?.uid() != 0 {
-            return std::fs::read_link(entry.path().join("exe")).map(drop);
+        // A process may end meanwhile.
+        let is_anothers = entry.metadata().is_ok_and(|metadata| metadata.uid() != 0);
+        if is_process && is_anothers {
+            match std::fs::read_link(entry.path().join("exe")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => return read.map(drop),
+            }
         }
     }
     Err(io::ErrorKind::NotFound.into())

@@ -184,7 +184,7 @@ fn a_slow_or_misconfigured_agent_holds_up_no_boot() -> Result<()> {
 
     instance.exec(
         "mkdir -p /etc/systemd/system/driftmark-agent.service.d\n\
-         printf '[Service]\\nExecStartPre=/bin/sleep 3\\n' > /etc/systemd/system/driftmark-agent.service.d/slow.conf",
+         printf '[Service]\\nExecStartPre=/bin/sleep 20\\n' > /etc/systemd/system/driftmark-agent.service.d/slow.conf",
     )?;
     instance.reboot()?;
     let entered = |unit: &str| -> Result<u64> {

@@ -121,7 +121,9 @@ impl World {
                 .arg("--manifest")
                 .arg(self.path("baked/image.manifest"))
                 .arg("--trust")
-                .arg(self.path("keys/driftmark.pub")),
+                .arg(self.path("keys/driftmark.pub"))
+                .arg("--state")
+                .arg(self.path("state")),
         )?;
         let told = String::from_utf8_lossy(&checked.stderr).into_owned();
         ensure!(checked.status.code() == Some(1), "drift is 1:\n{told}");

@@ -71,10 +71,11 @@ impl<'h> Header<'h> {
         }
     }
 
-    /// `EPOCH:VERSION-RELEASE`, without an epoch that is not there.
+    /// `EPOCH:VERSION-RELEASE`, without an epoch that is not there. Empty without one of the others.
     pub(super) fn version(&self) -> String {
         let (version, release) = (self.text(VERSION), self.text(RELEASE));
         match self.numbers(EPOCH).next() {
+            _ if version.is_empty() || release.is_empty() => String::new(),
             Some(epoch) => format!("{epoch}:{version}-{release}"),
             None => format!("{version}-{release}"),
         }
@@ -130,10 +131,11 @@ impl<'h> Header<'h> {
         numbers.map(|number| u32::from_be_bytes(*number))
     }
 
-    /// What begins where a tag's data does, and how many values are the tag's.
+    /// What begins where a tag's data does, and how many values are the tag's. What was set on installing, as the
+    /// directories of a relocated package, comes behind what the package brought, and counts.
     fn entry(&self, tag: u32) -> Option<(&'h [u8], usize)> {
         let mut entries = self.index.chunks_exact(ENTRY_BYTES);
-        let entry = entries.find(|entry| number(entry, 0) == Some(tag))?;
+        let entry = entries.rfind(|entry| number(entry, 0) == Some(tag))?;
         let data = self.data.get(number(entry, 8)? as usize..)?;
         Some((data, number(entry, 12)? as usize))
     }

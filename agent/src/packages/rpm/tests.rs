@@ -59,10 +59,9 @@ fn numbers(tag: u32, all: &[u32]) -> Entry {
     )
 }
 
-/// `hello.x86_64 2:1.0-3` with files of these states, and what else is put first.
-fn hello(first: &[Entry], states: [u8; 3]) -> Vec<u8> {
-    let mut entries = first.to_vec();
-    entries.extend([
+/// `hello.x86_64 2:1.0-3` with files of these states, and what comes behind that.
+fn hello(more: &[Entry], states: [u8; 3]) -> Vec<u8> {
+    let mut entries = vec![
         strings(1000, &["hello"]),
         strings(1001, &["1.0"]),
         strings(1002, &["3"]),
@@ -74,7 +73,8 @@ fn hello(first: &[Entry], states: [u8; 3]) -> Vec<u8> {
         strings(1117, &["hello", "hello.conf", "link"]),
         strings(1118, &["/bin/", "/etc/"]),
         numbers(5011, &[8]),
-    ]);
+    ];
+    entries.extend_from_slice(more);
     encoded(&entries)
 }
 
@@ -182,14 +182,44 @@ fn what_is_in_the_log_alone_counts() {
 }
 
 #[test]
+fn what_was_set_on_installing_counts() {
+    let relocated = [strings(1118, &["/bin/", "/opt/etc/"])];
+    let root = tree(&[hello(&relocated, [0; 3])]);
+    let owners = owners_of(root.path()).unwrap();
+    assert!(owner(&owners, "/opt/etc/hello.conf").is_some());
+    assert_eq!(owner(&owners, "/etc/hello.conf"), None);
+}
+
+#[test]
+fn of_packages_that_share_a_path_the_first_by_name_has_it() {
+    let other = hello(&[strings(1000, &["ahead"])], [0; 3]);
+    let hello = hello(&[], [0; 3]);
+    for headers in [[hello.clone(), other.clone()], [other, hello]] {
+        let root = tree(&headers);
+        let owners = owners_of(root.path()).unwrap();
+        assert_eq!(
+            owner(&owners, "/usr/bin/hello").as_deref(),
+            Some("ahead.x86_64 2:1.0-3")
+        );
+    }
+}
+
+#[test]
 fn a_hostile_header_gives_no_owner_and_no_panic() {
     let many = u32::MAX;
     let root = tree(&[hello(&[(1117, STRINGS, many, vec![])], [0; 3])]);
     assert!(owners_of(root.path()).is_ok());
     let long = "x".repeat(300);
-    let cases: [(&str, &[Entry], usize); 8] = [
+    let cases: [(&str, &[Entry], usize); 11] = [
         ("a name too long", &[strings(1000, &[&long])], 0),
         ("no name", &[strings(1000, &[""])], 0),
+        ("no version", &[strings(1001, &[""])], 0),
+        ("a release too long", &[strings(1002, &[&long])], 0),
+        (
+            "a version that is not text",
+            &[(1001, STRINGS, 1, vec![0xff, 0])],
+            0,
+        ),
         (
             "a name that is not text",
             &[(1000, STRINGS, 1, vec![0xff, 0])],

@@ -228,8 +228,12 @@ fn is_database(drift: &Drift) -> bool {
             .is_some_and(|(_, ending)| DATA.contains(&ending)),
         None => {
             // SQLite's log and its index lie beside the database.
-            let path = path.strip_suffix("-wal").unwrap_or(path);
-            let path = path.strip_suffix("-shm").unwrap_or(path);
+            let database = path
+                .strip_suffix("-wal")
+                .or_else(|| path.strip_suffix("-shm"));
+            let path = database
+                .filter(|database| database.ends_with(".sqlite"))
+                .unwrap_or(path);
             [
                 "var/lib/apt/extended_states",
                 "lib/apk/db/installed",
@@ -452,6 +456,18 @@ mod tests {
                     &[],
                     found(),
                     UPGRADED,
+                ),
+            ),
+            (
+                "a log of no database",
+                added("var/lib/rpm/.rpm.lock-wal", shown("file", "0644"), None),
+            ),
+            (
+                "an index of a log",
+                added(
+                    "var/lib/rpm/rpmdb.sqlite-shm-wal",
+                    shown("file", "0644"),
+                    None,
                 ),
             ),
             (
