@@ -1,4 +1,5 @@
-//! `bake` and `check`, by what they ask of the kernel: nothing of a tree before they are confined.
+//! `bake` and `check`, by what they ask of the kernel: they are confined before they walk a tree, of which they know the
+//! fstab by then.
 
 use std::fs;
 use std::process::Command;
@@ -43,7 +44,7 @@ fn a_tar_is_found_by_a_way_that_is_closed_to_whoever_is_confined() -> Result<()>
 }
 
 #[test]
-fn nothing_of_a_tree_is_read_before_its_reader_is_confined() -> Result<()> {
+fn a_tree_is_walked_by_whoever_is_confined() -> Result<()> {
     let home = tempfile::tempdir()?;
     let shell = |line: &str| {
         let mut command = Command::new("sh");
