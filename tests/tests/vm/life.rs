@@ -12,6 +12,8 @@ use crate::world::World;
 
 /// Whatever is waited for takes seconds on a real machine; this one is emulated, on two busy cores.
 const LIMIT: Duration = Duration::from_secs(150);
+/// An agent that was alone for long tries again every five minutes.
+const RETURN: Duration = Duration::from_secs(360);
 /// How long the network is away; with `DRIFTMARK_SOAK_MINUTES`, that long.
 const AWAY: Duration = Duration::from_secs(15);
 /// The least that may be configured.
@@ -165,7 +167,7 @@ impl Life {
             "{status:#}"
         );
         self.machine.set_link(true)?;
-        self.collector_has(5)?;
+        self.collector_has_within(5, RETURN)?;
         self.is_heard("after the network was away")?;
         self.no_restarts()
     }
@@ -193,8 +195,12 @@ impl Life {
 
     /// So many drifts are open, at the collector too.
     fn collector_has(&self, open: u64) -> Result<()> {
+        self.collector_has_within(open, LIMIT)
+    }
+
+    fn collector_has_within(&self, open: u64, limit: Duration) -> Result<()> {
         let mut last = Value::Null;
-        let waited = until(&format!("{open} drifts at the collector"), LIMIT, || {
+        let waited = until(&format!("{open} drifts at the collector"), limit, || {
             pause(Duration::from_millis(200));
             last = self.world.row("vm-1")?;
             Ok((last["open"] == open).then_some(()))
