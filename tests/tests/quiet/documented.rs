@@ -208,6 +208,9 @@ fn put(root: &Path, file: &str, mode: u32, content: &str) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     // Content changes, mode and owner stay, as a program that writes into its file leaves them.
     let is_new = !path.exists();
+    // A package database of no packages: anything else would have to be one.
+    let is_database = file == "var/lib/rpm/rpmdb.sqlite";
+    let content = if is_database { "" } else { content };
     fs::write(&path, content).with_context(|| format!("write {file}"))?;
     if is_new {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
