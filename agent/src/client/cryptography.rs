@@ -1,6 +1,6 @@
 //! Hands on the cryptography that connections may use.
 //!
-//! It is ring's, without what no peer of an agent needs and what would be 90 kB of code: ChaCha20-Poly1305, because every
+//! It is ring's, without what no peer of an agent needs and what would be 77 kB of code: ChaCha20-Poly1305, because every
 //! server's processor has instructions for AES; signatures by RSA, because the agent's own keys are of P-256.
 //! A collector may still show certificates with RSA keys.
 
