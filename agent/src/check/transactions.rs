@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use drift::class::Severity;
-use drift::entry::{Attribute, AttributeSet};
+use drift::entry::{Attribute, AttributeSet, Shown};
 use drift::finding::DriftKind;
 use drift::manifest::Package;
 
@@ -192,16 +192,13 @@ fn explained<'d>(drift: &'d DriftLine, packages: &[Package]) -> Option<(&'d str,
     ]);
     let host = drift.host_package.as_ref()?;
     let found = drift.found.as_ref()?;
-    let is_file = found.kind == "file";
-    let runs_as_other = found.mode.starts_with(['2', '3', '4', '5', '6', '7']);
-    let gains = is_file && (runs_as_other || found.xattr.contains_key("security.capability"));
     let is_plain = match drift.kind {
-        DriftKind::Added => !gains,
+        DriftKind::Added => !gains(found),
         DriftKind::Changed => drift.changed.without(CONTENT).is_empty(),
         _ => false,
     };
     // A package has no digest of a directory or a link.
-    if !is_plain || (is_file && !host.matches) {
+    if !is_plain || (found.kind == "file" && !host.matches) {
         return None;
     }
     let now = host.version.clone();
@@ -220,9 +217,16 @@ fn explained<'d>(drift: &'d DriftLine, packages: &[Package]) -> Option<(&'d str,
     Some((&host.name, what))
 }
 
+/// Whether this is a file that gives whoever runs it the rights of another.
+fn gains(found: &Shown) -> bool {
+    let runs_as_other = found.mode.starts_with(['2', '3', '4', '5', '6', '7']);
+    found.kind == "file" && (runs_as_other || found.xattr.contains_key("security.capability"))
+}
+
 /// The line that a path of the database itself belongs to: its package's, if that was touched, or the database's.
 fn of_database(drift: &DriftLine, touched: &BTreeMap<String, What>) -> Option<(String, What)> {
-    if touched.is_empty() || drift.kind == DriftKind::Covered {
+    let gains = drift.found.as_ref().is_some_and(gains);
+    if touched.is_empty() || drift.kind == DriftKind::Covered || gains {
         return None;
     }
     if let Some(file) = drift.path.strip_prefix(DPKG_INFO) {

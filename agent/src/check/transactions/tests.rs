@@ -2,7 +2,6 @@
 
 use drift::TreePath;
 use drift::class::Class;
-use drift::entry::Shown;
 use drift::finding::HostPackage;
 
 use super::*;
@@ -106,6 +105,11 @@ fn what_no_transaction_does_keeps_its_line() {
         line.found.as_mut().unwrap().mode = mode.into();
         line
     };
+    let with_capability = |mut line: DriftLine| {
+        let xattr = &mut line.found.as_mut().unwrap().xattr;
+        xattr.insert("security.capability".into(), Default::default());
+        line
+    };
     let drifts = [
         // What makes the next ones suspicious by contrast.
         line("/usr/bin/openssl", Changed, upgraded),
@@ -120,10 +124,14 @@ fn what_no_transaction_does_keeps_its_line() {
         line("/usr/bin/nobodys", Added, None),
         of(line("/usr/bin/ls", Removed, None), "bash", "5.2"),
         line("/var/lib/dpkg/info/bash.postinst", Changed, None),
+        with_mode("4755", line("/var/lib/dpkg/updates/su", Added, None)),
+        with_mode("2755", line("/lib/apk/db/sg", Added, None)),
+        with_mode("4755", line("/var/lib/dpkg/info/openssl.su", Added, None)),
+        with_capability(line("/var/lib/dpkg/triggers/raw", Added, None)),
     ];
     let (lines, alone) = shown(&drifts);
     assert_eq!(lines, ["openssl 3.0.11 → 3.0.15: 1"]);
-    assert_eq!(alone, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(alone, (1..=12).collect::<Vec<_>>());
 }
 
 #[test]
