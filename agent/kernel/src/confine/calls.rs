@@ -58,12 +58,19 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
     let calls = groups.into_iter().flatten();
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
 
-    // Threads, never processes. `clone3` hides its flags from a filter; the C library does without it.
+    // Threads, never processes, and in its own namespaces. `clone3` hides its flags from a filter; the C library does
+    // without it.
     let thread = libc::CLONE_THREAD as u64;
+    let looked_at = Is::MaskedEq(thread | NAMESPACES);
     rules.insert(
         libc::SYS_clone,
-        vec![only(0, Length::Qword, Is::MaskedEq(thread), thread)?],
+        vec![only(0, Length::Qword, looked_at, thread)?],
     );
+    // What it does to itself (`abort` is a signal to the own thread), it does to nobody else.
+    let own = u64::from(std::process::id());
+    for (call, itself) in [(libc::SYS_tgkill, own), (libc::SYS_prlimit64, 0)] {
+        rules.insert(call, vec![only(0, Length::Dword, Is::Eq, itself)?]);
+    }
     // For reading: a handle reaches every file of its file system, whatever the descriptor's mount shows of it. The
     // agent's own directory is a writable mount, and often of the root's file system.
     let writing = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
@@ -95,6 +102,15 @@ fn only(
 ) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, length, is, value)?])
 }
+
+/// The flags of `clone` that make a namespace.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u64;
 
 /// What only an intruder would call.
 const DEADLY: &[c_long] = &[
@@ -157,7 +173,6 @@ const THREADS: &[c_long] = &[
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_prctl,
@@ -291,13 +306,10 @@ const OWN: &[c_long] = &[
     libc::SYS_getgroups,
     libc::SYS_getrandom,
     libc::SYS_getrusage,
-    libc::SYS_prlimit64,
     libc::SYS_capget,
     libc::SYS_sysinfo,
     libc::SYS_uname,
     libc::SYS_getcpu,
-    // The second of the two filters is set under the first.
-    libc::SYS_seccomp,
 ];
 
 /// The same by the names that they had before: aarch64 came too late to have them.
@@ -383,10 +395,15 @@ mod tests {
     fn what_the_daemon_never_does_seems_not_to_exist() {
         let packet = [libc::AF_PACKET, libc::SOCK_RAW, 0].map(c_long::from);
         let fork = [c_long::from(libc::SIGCHLD), 0, 0];
+        let elsewhere = [c_long::from(libc::CLONE_THREAD | libc::CLONE_NEWNS), 0, 0];
         let refused = [
             ("a raw socket", libc::SYS_socket, packet),
             ("a process", libc::SYS_clone, fork),
+            ("a thread that sees other mounts", libc::SYS_clone, elsewhere),
             ("a signal to another process", libc::SYS_kill, [1, 0, 0]),
+            ("a signal to another's thread", libc::SYS_tgkill, [1, 1, 0]),
+            ("another's limits", libc::SYS_prlimit64, [1, 7, 0]),
+            ("another filter", libc::SYS_seccomp, [1, 0, 0]),
             ("io_uring", libc::SYS_io_uring_setup, [1, 0, 0]),
             ("a device node", libc::SYS_mknodat, [-1, 0, 0]),
             ("a hard link", libc::SYS_linkat, [-1, 0, -1]),
