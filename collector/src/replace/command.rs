@@ -177,7 +177,9 @@ pub async fn run(launcher: &Launcher, program: &Program, request: &Request) -> O
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let began = tokio::time::timeout(program.timeout, launcher.launch(command)).await;
+    // One time for both: the order is given up after it.
+    let deadline = tokio::time::Instant::now() + program.timeout;
+    let began = tokio::time::timeout_at(deadline, launcher.launch(command)).await;
     let Launched { mut child, group } = match began {
         Ok(Ok(launched)) => launched,
         Ok(Err(error)) => {
@@ -194,7 +196,7 @@ pub async fn run(launcher: &Launcher, program: &Program, request: &Request) -> O
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let reading = async { tokio::join!(keep_end(out, &mut stdout), keep_end(err, &mut stderr)) };
-    let ended = tokio::time::timeout(program.timeout, attend(&mut child, request, reading)).await;
+    let ended = tokio::time::timeout_at(deadline, attend(&mut child, request, reading)).await;
     drop(group);
     let exit = ended
         .as_ref()

@@ -4,26 +4,29 @@
 //! and programs that it starts are confined by the unit and by whoever started the collector, but not by the collector.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Programs that wait to be started; starting one takes a millisecond, and further ones wait where they were asked for.
-const WAITING: usize = 16;
+/// Programs that are being started at once. That takes a millisecond, but for ever where their disk does not answer any
+/// more: so many threads may be left for good, and whoever asks for another waits, until their own time is over.
+const STARTING: usize = 64;
 
 /// The thread that starts programs; it ends when nobody can ask it any more.
 #[derive(Debug)]
 pub struct Launcher {
-    asked: mpsc::Sender<Asked>,
+    asked: mpsc::UnboundedSender<Asked>,
+    places: Arc<Semaphore>,
 }
 
 /// A program that runs, and all that it starts: ended when this is dropped.
 #[derive(Debug)]
 pub struct Launched {
-    /// The others of its process group, where it leads one. Dropped first: while the program is not waited for, its number
-    /// is nobody else's.
+    /// The others of its process group, where it leads one. Dropped first: a program that nobody has waited for yet keeps
+    /// its number from everybody else, and after that the group does as long as it has anybody.
     pub group: Group,
     /// The program itself.
     pub child: Child,
@@ -37,6 +40,8 @@ struct Asked {
     command: Command,
     /// Whose child it is to be.
     runtime: Handle,
+    /// Free for another one when this is answered.
+    _place: OwnedSemaphorePermit,
     answer: oneshot::Sender<io::Result<Launched>>,
 }
 
@@ -46,7 +51,7 @@ impl Launcher {
     /// # Errors
     /// The system's.
     pub fn start() -> io::Result<Self> {
-        let (asked, mut waiting) = mpsc::channel::<Asked>(WAITING);
+        let (asked, mut waiting) = mpsc::unbounded_channel::<Asked>();
         thread::Builder::new()
             .name("launcher".to_owned())
             .spawn(move || {
@@ -57,7 +62,10 @@ impl Launcher {
                     drop(one.spawn(move || asked.answer()));
                 }
             })?;
-        Ok(Launcher { asked })
+        Ok(Launcher {
+            asked,
+            places: Arc::new(Semaphore::new(STARTING)),
+        })
     }
 
     /// Starts a program in a process group of its own.
@@ -66,14 +74,17 @@ impl Launcher {
     /// The system's.
     pub async fn launch(&self, mut command: Command) -> io::Result<Launched> {
         command.process_group(0).kill_on_drop(true);
+        let gone = || io::Error::other("there is no thread to start it");
+        let places = Arc::clone(&self.places);
+        let place = places.acquire_owned().await.map_err(|_| gone())?;
         let (answer, answered) = oneshot::channel();
         let asked = Asked {
             command,
             runtime: Handle::current(),
+            _place: place,
             answer,
         };
-        let gone = || io::Error::other("there is no thread to start it");
-        self.asked.send(asked).await.map_err(|_| gone())?;
+        self.asked.send(asked).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
