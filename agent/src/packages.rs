@@ -87,10 +87,10 @@ pub(crate) fn owners(filesystems: &Filesystems) -> Result<Owners, PackagesError>
     let mut budget = Budget::until(None);
     claims(filesystems, Wanted::Everything, &mut budget, &mut |said| {
         if let Said::Owns(Claim { path, package, .. }) = said {
-            // A directory belongs to many packages, so the first in order of name has it: the same whoever asks, and
-            // in whatever order they were installed.
+            // A directory belongs to many packages, so the first in order has it: the same whoever asks, and in whatever
+            // order they were installed.
             let owner = owners.entry(path).or_insert_with(|| package.clone());
-            if package.name < owner.name {
+            if *package < *owner {
                 *owner = package.clone();
             }
         }
@@ -106,9 +106,10 @@ fn claims(
     sink: &mut dyn FnMut(Said<'_>),
 ) -> Result<(), PackagesError> {
     type Reader = fn(&mut Dir, &mut Reading<'_>) -> io::Result<()>;
-    const DATABASES: [(&str, Reader); 4] = [
+    const DATABASES: [(&str, Reader); 5] = [
         ("var/lib/dpkg", dpkg::read),
         ("lib/apk/db", apk::read),
+        ("usr/lib/apk/db", apk::read),
         ("var/lib/rpm", rpm::read),
         ("usr/lib/sysimage/rpm", rpm::read),
     ];

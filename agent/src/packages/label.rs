@@ -3,6 +3,7 @@
 //! A label is for people: the database is the host's and unsigned, so nothing is decided by it. What it cannot tell, or
 //! cannot tell within the limits here, has no label or one that does not match; a scan never fails by it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -112,9 +113,16 @@ impl Labels {
                 package,
                 digest,
             }) => {
-                owners
-                    .entry(path)
-                    .or_insert_with(|| (package.clone(), digest));
+                // The first in order, as at bake.
+                match owners.entry(path) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((package.clone(), digest));
+                    }
+                    Entry::Occupied(mut entry) if *package < entry.get().0 => {
+                        entry.insert((package.clone(), digest));
+                    }
+                    Entry::Occupied(_) => {}
+                }
             }
         });
         if let Err(error) = read {

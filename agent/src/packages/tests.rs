@@ -166,6 +166,31 @@ fn apk_files_match_by_their_sha1() {
     assert!(!found.matches);
 }
 
+#[test]
+fn apk_lies_where_merged_usr_has_it() {
+    let root = tree(&[(
+        "usr/lib/apk/db/installed",
+        "P:busybox\nV:1.37\nF:bin\nR:sh\n\n",
+    )]);
+    symlink("usr/lib", root.path().join("lib")).unwrap();
+    let owners = owners_of(root.path()).unwrap();
+    let owner = owners.get(&path("/bin/sh")).map(ToString::to_string);
+    assert_eq!(owner.as_deref(), Some("busybox 1.37"));
+}
+
+#[test]
+fn what_belongs_to_two_packages_is_the_firsts_at_bake_and_in_a_label() {
+    let root = tree(&[(
+        "lib/apk/db/installed",
+        "P:b\nV:2\nF:etc\nR:x\n\nP:b\nV:1\nF:etc\nR:x\n\nP:c\nV:0\nF:etc\nR:x\n\n",
+    )]);
+    let owners = owners_of(root.path()).unwrap();
+    let owner = owners.get(&path("/etc/x")).map(ToString::to_string);
+    assert_eq!(owner.as_deref(), Some("b 1"));
+    let said = label(root.path(), &drifted("/etc/x", None)).unwrap();
+    assert_eq!((&*said.name, &*said.version), ("b", "1"));
+}
+
 /// What a hostile host puts where its database was.
 #[test]
 fn a_hostile_database_gives_no_label_and_holds_nobody_up() {

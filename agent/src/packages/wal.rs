@@ -13,9 +13,16 @@ use super::sqlite::{ReadAt, number};
 /// A log, as far as it was committed.
 pub(super) struct Log<'f> {
     file: &'f ReadAt<'f>,
-    /// Page → where its newest copy begins.
+    /// Which life of the log this is: it begins again from its start, with others.
+    salts: [u8; 8],
+    /// Page → where the frame with its newest copy begins.
     pages: HashMap<u32, u64>,
 }
+
+/// Why a page that was in the log is not there any more.
+#[derive(Debug, thiserror::Error)]
+#[error("its log began again while it was read")]
+struct BegunAgain;
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -36,6 +43,7 @@ impl<'f> Log<'f> {
     ) -> io::Result<Self> {
         let mut log = Log {
             file,
+            salts: [0; 8],
             pages: HashMap::new(),
         };
         let mut header = [0; HEADER_BYTES];
@@ -52,6 +60,7 @@ impl<'f> Log<'f> {
         if !is_log || number(&header, 8) != u32::try_from(page_bytes).ok() {
             return Ok(log);
         }
+        log.salts.copy_from_slice(&header[16..24]);
         let mut at = HEADER_BYTES as u64;
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
         // What the transaction that is being read has written.
@@ -61,17 +70,17 @@ impl<'f> Log<'f> {
             let (head, page) = frame.split_at(FRAME_HEADER_BYTES);
             sum.add(&head[..8]);
             sum.add(page);
-            if head[8..16] != header[16..24] || !sum.is(&head[16..]) {
+            if head[8..16] != log.salts || !sum.is(&head[16..]) {
                 break;
             }
             let page = number(head, 0).unwrap_or_default();
             if page == 0 {
                 break;
             }
-            if written.len() + log.pages.len() == MAX_FRAMES {
+            if written.len() + log.pages.len() >= MAX_FRAMES {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            written.push((page, at + FRAME_HEADER_BYTES as u64));
+            written.push((page, at));
             if number(head, 4) != Some(0) {
                 log.pages.extend(written.drain(..));
             }
@@ -83,7 +92,19 @@ impl<'f> Log<'f> {
     /// Fills `page` with the newest copy of a page, if the log has one.
     pub(super) fn page(&self, number: u32, page: &mut [u8]) -> Option<io::Result<()>> {
         let at = *self.pages.get(&number)?;
-        Some((self.file)(at, page))
+        Some(self.copy(at, number, page))
+    }
+
+    /// The page of a frame, if that is still the one that was seen: whoever uses the database may have begun again.
+    fn copy(&self, at: u64, page: u32, bytes: &mut [u8]) -> io::Result<()> {
+        let mut frame = vec![0; FRAME_HEADER_BYTES + bytes.len()];
+        (self.file)(at, &mut frame)?;
+        let (head, copy) = frame.split_at(FRAME_HEADER_BYTES);
+        if number(head, 0) != Some(page) || head[8..16] != self.salts {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, BegunAgain));
+        }
+        bytes.copy_from_slice(copy);
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use drift::TreePath;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::super::{Labels, Owners, owners};
+use super::super::{Owners, owners};
 use crate::packages::tests::{drifted, label, labels};
 use crate::scan::filesystems::Filesystems;
 
@@ -208,7 +208,7 @@ fn of_packages_that_share_a_path_the_first_by_name_has_it() {
 fn a_hostile_header_gives_no_owner_and_no_panic() {
     let many = u32::MAX;
     let root = tree(&[hello(&[(1117, STRINGS, many, vec![])], [0; 3])]);
-    assert!(owners_of(root.path()).is_ok());
+    assert_eq!(owners_of(root.path()).unwrap().len(), 0);
     let long = "x".repeat(300);
     let cases: [(&str, &[Entry], usize); 11] = [
         ("a name too long", &[strings(1000, &[&long])], 0),
@@ -309,5 +309,4 @@ fn a_hostile_database_gives_no_label_and_holds_nobody_up() {
     assert!(replaced("rpmdb.sqlite-wal", &fifo));
     assert!(replaced("rpmdb.sqlite-wal", &link));
     assert!(replaced("rpmdb.sqlite-wal", &terabytes));
-    assert_eq!(Labels::default().of(&drift.path), None);
 }

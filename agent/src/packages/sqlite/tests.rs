@@ -116,6 +116,26 @@ fn what_was_committed_to_the_log_is_read_and_what_was_not_is_not() {
     assert!(read(&made.file("db"), Some(&made.file("db-wal"))).unwrap() == committed);
 }
 
+#[test]
+fn a_log_that_begins_again_while_it_is_read_gives_no_page_of_another_time() {
+    let made = Made::with(1024, "WAL");
+    made.put((0..50).map(|nth| blob(nth * 90)));
+    let (file, log) = (made.file("db"), made.file("db-wal"));
+    made.sql("PRAGMA wal_checkpoint(RESTART); UPDATE Packages SET blob = zeroblob(3000)");
+    let later = made.file("db-wal");
+    let now = std::cell::Cell::new(&log);
+    let of_file = |at: u64, buffer: &mut [u8]| file.read_at(at, buffer);
+    let of_log = |at: u64, buffer: &mut [u8]| now.get().read_at(at, buffer);
+    let mut budget = Budget::until(None);
+    let database = Database::open(&of_file, Some(&of_log), &mut budget).unwrap();
+    assert!(database.table(b"Packages", &mut budget).unwrap().is_some());
+    now.set(&later);
+    let told = database.table(b"Packages", &mut budget).map(drop);
+    let told = told.expect_err("pages of two times");
+    assert_eq!(told.kind(), io::ErrorKind::InvalidData);
+    assert!(told.to_string().contains("began again"), "{told}");
+}
+
 /// As a power failure leaves it, or a reader meets it.
 #[test]
 fn a_log_that_ends_anywhere_or_is_damaged_anywhere_gives_what_was_committed_before() {
@@ -156,8 +176,8 @@ fn root(file: &[u8]) -> usize {
     usize::from(file[schema(b"PackagesPackages")])
 }
 
-/// What it is, of which database, how it is spoiled, and what is said of it.
-type Case<'c> = (&'c str, &'c [u8], &'c dyn Fn(&mut Vec<u8>), &'c str);
+/// What it is, of which database, how it is spoiled (it is told where the table's root lies), and what is said of it.
+type Case<'c> = (&'c str, &'c [u8], &'c dyn Fn(&mut Vec<u8>, usize), &'c str);
 
 #[test]
 fn a_hostile_database_is_refused_and_holds_nobody_up() {
@@ -171,39 +191,37 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
     let chain = Made::with(PAGE, "DELETE");
     chain.put([blob(100_000)]);
     let chain = chain.file("db");
-    let at = |file: &[u8]| (root(file) - 1) * PAGE;
     let short = |file: &[u8], at: usize| usize::from(file[at]) << 8 | usize::from(file[at + 1]);
     let cases: [Case<'_>; 12] = [
-        ("no magic", &leaf, &|file| file[3] = 0, "its header"),
+        ("no magic", &leaf, &|file, _| file[3] = 0, "its header"),
         (
             "pages of 3 bytes",
             &leaf,
-            &|file| file[16..18].copy_from_slice(&[0, 3]),
+            &|file, _| file[16..18].copy_from_slice(&[0, 3]),
             "its header",
         ),
         (
             "all reserved",
             &leaf,
-            &|file| file[16..21].copy_from_slice(&[2, 0, 1, 1, 255]),
+            &|file, _| file[16..21].copy_from_slice(&[2, 0, 1, 1, 255]),
             "its header",
         ),
         (
             "cut in its header",
             &leaf,
-            &|file| file.truncate(50),
+            &|file, _| file.truncate(50),
             "its length",
         ),
         (
             "cut in its pages",
             &leaf,
-            &|file| file.truncate(PAGE),
+            &|file, _| file.truncate(PAGE),
             "its length",
         ),
         (
             "no page of a table",
             &leaf,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 file[at] = 2;
             },
             "a page of a table",
@@ -211,8 +229,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "more cells than a page has",
             &leaf,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 file[at + 3..at + 5].fill(255);
             },
             "rows on top of each other",
@@ -220,8 +237,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "a row of an exabyte",
             &leaf,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 let cell = at + short(file, at + 8);
                 file[cell..cell + 9].fill(255);
             },
@@ -230,8 +246,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "one row many times",
             &leaf,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 let cell = [file[at + 8], file[at + 9]];
                 file[at + 4] = 40;
                 for nth in 0..40 {
@@ -243,9 +258,8 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "a tree that goes round",
             &tree,
-            &|file| {
+            &|file, at| {
                 let page = u32::try_from(root(file)).unwrap();
-                let at = at(file);
                 let cell = at + short(file, at + 12);
                 file[cell..cell + 4].copy_from_slice(&page.to_be_bytes());
             },
@@ -254,8 +268,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "a page that is not there",
             &tree,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 file[at + 8..at + 12].fill(255);
             },
             "its length",
@@ -263,8 +276,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
         (
             "a chain to page 0",
             &chain,
-            &|file| {
-                let at = at(file);
+            &|file, at| {
                 let here = in_leaf(100_005, PAGE);
                 let end = at + short(file, at + 8) + 4 + here;
                 file[end..end + 4].fill(0);
@@ -274,7 +286,7 @@ fn a_hostile_database_is_refused_and_holds_nobody_up() {
     ];
     for (name, good, spoil, told) in cases {
         let mut file = good.to_vec();
-        spoil(&mut file);
+        spoil(&mut file, (root(good) - 1) * PAGE);
         let error = read(&file, None).expect_err(name);
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{name}");
         assert!(error.to_string().contains(told), "{name}: {error}");

@@ -217,7 +217,6 @@ fn is_database(drift: &Drift) -> bool {
     let Ok(path) = std::str::from_utf8(drift.path.as_bytes()) else {
         return false;
     };
-    let path = path.trim_start_matches('/');
     let is_data = match path.strip_prefix("var/lib/dpkg/") {
         Some(
             "status" | "status-old" | "available" | "available-old" | "lock" | "lock-frontend",
@@ -237,6 +236,7 @@ fn is_database(drift: &Drift) -> bool {
             [
                 "var/lib/apt/extended_states",
                 "lib/apk/db/installed",
+                "usr/lib/apk/db/installed",
                 "usr/lib/sysimage/rpm/rpmdb.sqlite",
                 "usr/lib/sysimage/rpm/.rpm.lock",
                 "var/lib/rpm/rpmdb.sqlite",
