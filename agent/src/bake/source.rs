@@ -27,7 +27,7 @@ use super::gather::{Gathered, Reading, gather};
 use super::glance::Glance;
 use super::{BakeArguments, BakeError, Share};
 use crate::confine::Place;
-use crate::scan::filesystems::{Filesystems, below, canonical};
+use crate::scan::filesystems::{Filesystems, below, canonical, topmost_at};
 
 /// An image, open to be read.
 pub(super) struct Source {
@@ -35,7 +35,9 @@ pub(super) struct Source {
     trees: Filesystems,
     /// Those of them that are not the root's, for the manifest's header.
     pub(super) others: Vec<Filesystem>,
-    archive: Option<(Archive, Option<OwnDirectory>)>,
+    archive: Option<Archive>,
+    /// Goes when this does.
+    _directory: Option<OwnDirectory>,
 }
 
 impl Source {
@@ -61,7 +63,8 @@ impl Source {
             return Ok(Source {
                 trees,
                 others: Vec::new(),
-                archive: Some((archive, directory)),
+                archive: Some(archive),
+                _directory: directory,
             });
         }
         let (trees, others) = match (&arguments.root, &arguments.disk) {
@@ -77,6 +80,7 @@ impl Source {
             trees,
             others,
             archive: None,
+            _directory: None,
         })
     }
 
@@ -88,7 +92,7 @@ impl Source {
     /// Whether there is something at a path of it.
     pub(super) fn has(&self, path: &TreePath) -> bool {
         match &self.archive {
-            Some((archive, _)) => archive.has(path),
+            Some(archive) => archive.has(path),
             None => self.trees.look_up(path).is_ok(),
         }
     }
@@ -102,13 +106,13 @@ impl Source {
     pub(super) fn not_held(&self) -> AttributeSet {
         self.archive
             .as_ref()
-            .map_or(AttributeSet::EMPTY, |(archive, _)| archive.not_held())
+            .map_or(AttributeSet::EMPTY, Archive::not_held)
     }
 
     /// What each rule allows, and how much lies under volatile ones.
     pub(super) fn share(&self, built: &Built, interrupt: &AtomicBool) -> Result<Share, BakeError> {
         match &self.archive {
-            Some((archive, _)) => Ok(archive.share(built)),
+            Some(archive) => Ok(archive.share(built)),
             None => Share::measure(&self.trees, built, interrupt),
         }
     }
@@ -120,7 +124,7 @@ impl Source {
         reading: Reading<'_>,
     ) -> Result<Vec<Gathered>, BakeError> {
         match &self.archive {
-            Some((archive, _)) => Ok(archive.gather(rules)),
+            Some(archive) => Ok(archive.gather(rules)),
             None => gather(&self.trees, rules, reading),
         }
     }
@@ -144,11 +148,7 @@ fn mounted(
     let mut others = Vec::new();
     for line in fstab::others(Glance(&alone), &arguments.filesystems)? {
         let path = below(root, &line.point);
-        let mounted = table
-            .iter()
-            .rev()
-            .find(|mount| mount.point == path.as_os_str().as_encoded_bytes());
-        let Some(mount) = mounted else {
+        let Some(mount) = topmost_at(&table, &path) else {
             return Err(BakeError::FilesystemMissing(line.point));
         };
         others.push(Filesystem {

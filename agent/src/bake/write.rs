@@ -46,7 +46,7 @@ pub struct Baked {
 /// Bakes; nothing is written unless everything was read.
 ///
 /// `opened` is called once the source is open and nothing of it was read, with the places that the source itself writes:
-/// from then on nothing but these and `--output` is written, no program started and nobody spoken to, so that it may
+/// from then on nothing but these and `--output` is written, no program started and no connection opened, so that it may
 /// confine the process.
 ///
 /// # Errors

@@ -199,7 +199,7 @@ fn leads_through_a_process(path: &Path) -> bool {
 }
 
 /// What is mounted at exactly this path, and not under something else there.
-fn topmost_at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+pub(crate) fn topmost_at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let point = path.as_os_str().as_bytes();
     mounts.iter().rev().find(|mount| mount.point == point)
 }

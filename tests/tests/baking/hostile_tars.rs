@@ -12,7 +12,7 @@ use crate::studio::Studio;
 type Member<'a> = (&'a str, u8, &'a str, &'a [u8]);
 
 /// What it has after a directory `a`, and what the refusal says.
-const TARS: [(&[Member<'_>], &str); 19] = [
+const TARS: [(&[Member<'_>], &str); 20] = [
     (&[("a/../../etc/x", b'0', "", b"x")], "not a path below"),
     (&[("..", b'5', "", b"")], "not a path below"),
     (&[("/etc/x", b'0', "", b"x")], "not a path below"),
@@ -55,6 +55,18 @@ const TARS: [(&[Member<'_>], &str); 19] = [
             ("a/x", b'0', "", b"123456789"),
         ],
         "a sparse file",
+    ),
+    (
+        &[
+            (
+                "x",
+                b'x',
+                "",
+                b"22 GNU.sparse.map=0,0\n39 GNU.sparse.size=9000000000000000000\n",
+            ),
+            ("a/x", b'0', "", b""),
+        ],
+        "a file that is longer than any",
     ),
     (
         &[

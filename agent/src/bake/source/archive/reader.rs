@@ -186,6 +186,9 @@ impl<R: Read> Reader<R> {
             }
             None => pax.stored,
         };
+        if header.size > MAX_FILE {
+            return Err(self.malformed("a file that is longer than any"));
+        }
         self.size = header.size;
         Ok(header)
     }
@@ -477,6 +480,8 @@ const MAX_NAME: u64 = 64 * 1024;
 const MAX_RECORDS: usize = 4096;
 /// They count for every member, so there are few.
 const MAX_GLOBALS: usize = 64;
+/// As long as ext4 has them. What is not stored of a sparse one is hashed all the same.
+const MAX_FILE: u64 = 16 << 40;
 const MAX_EXTENTS: usize = 1024 * 1024;
 /// As much as a tar is padded with at its end, and more.
 const MAX_TAIL: u64 = 16 * 1024 * 1024;

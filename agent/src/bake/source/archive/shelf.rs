@@ -97,16 +97,16 @@ pub(super) fn is_read(path: &TreePath) -> bool {
     let ends = |ends: &[&[u8]]| ends.iter().any(|end| path.ends_with(end));
     matches!(
         path,
-        b"etc/os-release" | b"usr/lib/os-release" | b"var/lib/dpkg/status"
+        b"etc/os-release"
+            | b"usr/lib/os-release"
+            | b"var/lib/dpkg/status"
+            | b"var/lib/rpm/rpmdb.sqlite"
+            | b"var/lib/rpm/rpmdb.sqlite-wal"
+            | b"usr/lib/sysimage/rpm/rpmdb.sqlite"
+            | b"usr/lib/sysimage/rpm/rpmdb.sqlite-wal"
     ) || (within(b"var/lib/dpkg/info/") && ends(&[b".list", b".md5sums", b".conffiles"]))
-        || [
-            &b"lib/apk/db/"[..],
-            b"usr/lib/apk/db/",
-            b"var/lib/rpm/",
-            b"usr/lib/sysimage/rpm/",
-        ]
-        .into_iter()
-        .any(within)
+        || within(b"lib/apk/db/")
+        || within(b"usr/lib/apk/db/")
 }
 
 fn is_seen(path: &TreePath) -> bool {
