@@ -20,8 +20,9 @@ use crate::inspect::{self, InspectArguments};
 use crate::interrupt;
 use crate::keygen;
 use crate::learn::{self, LearnArguments};
+use crate::log::Chain;
 use crate::sign::{self, SignArguments};
-use crate::{run as daemon, status};
+use crate::{run as daemon, state_files, status};
 
 use exit::Exit;
 use progress::Bar;
@@ -192,8 +193,12 @@ fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
 /// Confines this process, or says on standard error how far it is not; the result is the same.
 fn write_only_at(places: &[Place<'_>]) {
     match confine::only_at(places) {
-        Writes::Confined => {}
-        less => eprintln!("note: {less}"),
+        Ok(Writes::Confined) => {}
+        Ok(less) => eprintln!("note: {less}"),
+        Err(error) => eprintln!(
+            "note: nothing but file modes keeps it from writing elsewhere: {}",
+            Chain(&error)
+        ),
     }
 }
 
@@ -289,6 +294,8 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     } else {
         Style::Plain
     };
+    // What is not there yet has no place of its own. Where it cannot be made, nothing is remembered.
+    let _ = state_files::make_directory(&arguments.state);
     write_only_at(&[Place::Below(&arguments.state)]);
     let baseline = check::open(arguments)?;
     let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));

@@ -21,9 +21,9 @@ pub const NEEDED: [(&str, CapabilitySet); 3] = [
 
 /// Gives up every capability but [`NEEDED`], in all five sets, and every way to get one back.
 ///
-/// Capabilities are a thread's own: call it before a second one is started. Where
-/// `CAP_SETPCAP` is missing the bounding set stays as it is: under the unit, which takes that capability away, it holds
-/// these three as well, and no program is ever executed ([`filter_calls`]).
+/// Capabilities are a thread's own: call it before a second one is started. Where `CAP_SETPCAP` is missing the bounding
+/// set stays as it is: under the unit, which takes that capability away, it holds these three as well, and no program is
+/// ever executed ([`filter_calls`]).
 ///
 /// # Errors
 /// The kernel refuses to take capabilities away, which it never should.
