@@ -1,6 +1,7 @@
 //! Nothing in, which boot this is and what its clocks say out.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -13,9 +14,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 /// `/proc` is not mounted.
 pub fn boot_id() -> io::Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(format!("/proc/1/root{PATH}"))
-        .or_else(|_| std::fs::read_to_string(PATH))?;
+    let text = read(&format!("/proc/1/root{PATH}")).or_else(|_| read(PATH))?;
     Ok(text.trim_end().to_owned())
+}
+
+/// What lies there in process 1's view is whatever that has put there.
+fn read(path: &str) -> io::Result<String> {
+    const ID_BYTES: u64 = 64;
+    let mut text = String::new();
+    File::open(path)?.take(ID_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Nanoseconds since boot, sleep included: never set, never back.

@@ -48,6 +48,10 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         by::RSA_PKCS1_2048_8192_SHA256,
         by::RSA_PKCS1_2048_8192_SHA384,
         by::RSA_PKCS1_2048_8192_SHA512,
+        // In certificates alone: RFC 4055 §5 has the parameters be NULL, and whoever reads them accept that they are not.
+        by::RSA_PKCS1_2048_8192_SHA256_ABSENT_PARAMS,
+        by::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
+        by::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
     // In TLS 1.2 a scheme does not say which curve.
     mapping: &[
@@ -102,5 +106,24 @@ impl KeyProvider for Ring {
         key: PrivateKeyDer<'static>,
     ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
         sign::any_ecdsa_type(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_rings_and_no_more() {
+        let (own, rings) = (cryptography(), rustls::crypto::ring::default_provider());
+        for suite in &own.cipher_suites {
+            assert!(rings.cipher_suites.contains(suite), "{suite:?}");
+        }
+        assert_eq!(own.kx_groups.len(), rings.kx_groups.len());
+        let schemes = |provider: &CryptoProvider| {
+            let schemes = provider.signature_verification_algorithms;
+            schemes.supported_schemes()
+        };
+        assert_eq!(schemes(&own), schemes(&rings));
     }
 }

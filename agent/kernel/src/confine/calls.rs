@@ -399,7 +399,11 @@ mod tests {
         let refused = [
             ("a raw socket", libc::SYS_socket, packet),
             ("a process", libc::SYS_clone, fork),
-            ("a thread that sees other mounts", libc::SYS_clone, elsewhere),
+            (
+                "a thread that sees other mounts",
+                libc::SYS_clone,
+                elsewhere,
+            ),
             ("a signal to another process", libc::SYS_kill, [1, 0, 0]),
             ("a signal to another's thread", libc::SYS_tgkill, [1, 1, 0]),
             ("another's limits", libc::SYS_prlimit64, [1, 7, 0]),
