@@ -65,10 +65,12 @@ test: ## everything that continuous integration runs
 bench: ## the figures in README
 	$(CARGO) run --locked --release -p driftmark-benches
 
-# Every test that is too long for `test` says so in its `ignore`. Not by nextest, which ends what takes minutes.
+# Every test that is too long for `test` says so in its `ignore`, but for the story that needs this machine's own ports.
+# Not by nextest, which ends what takes minutes.
 soak: ## SOAK_BOOTS cold boots and SOAK_MINUTES minutes of ordinary life, and each distribution: no drift (root)
 	@packaging/setup machines
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory packages
 	DRIFTMARK_SOAK_BOOTS=$(SOAK_BOOTS) DRIFTMARK_SOAK_MINUTES=$(SOAK_MINUTES) \
-		$(CARGO) test --locked -p driftmark-tests --tests -- --ignored --nocapture --test-threads=1
+		$(CARGO) test --locked --no-fail-fast -p driftmark-tests --tests -- --ignored --skip a_new_user_who_follows_the_page \
+			--nocapture --test-threads=1

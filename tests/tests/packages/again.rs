@@ -28,8 +28,6 @@ fn made_again_every_package_is_the_same() -> Result<()> {
         "RUSTUP_HOME",
         "SOURCE_DATE_EPOCH",
         "DRIFTMARK_TOOLS",
-        "CARGO_INCREMENTAL",
-        "CARGO_PROFILE_DEV_DEBUG",
     ] {
         if let Some(value) = std::env::var_os(name) {
             build.env(name, value);
