@@ -237,6 +237,15 @@ impl Fleet {
         found.with_context(|| format!("the collector knows no machine {cloud_id}"))
     }
 
+    /// The collector's id of a machine.
+    ///
+    /// # Errors
+    /// The collector does not answer, or knows no such machine.
+    pub fn id(&self, vm: &str) -> Result<String> {
+        let id = self.instance(vm)?["id"].as_str().map(str::to_owned);
+        id.context("an instance has an id")
+    }
+
     /// Waits until the collector holds a machine to be in this state; gives its row.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_driftmark-agent");
 
@@ -103,20 +103,12 @@ impl Instance {
 
     /// The status, if the agent answers yet.
     pub(crate) fn try_status(&self) -> Option<serde_json::Value> {
-        let mut command = Command::new(AGENT);
-        command
-            .args(["status", "--json", "--socket"])
-            .arg(self.path("agent.sock"));
-        serde_json::from_slice(&command.output().unwrap().stdout).ok()
+        serde_json::from_slice(&self.ask(&["--json"]).stdout).ok()
     }
 
     /// The status as people see it.
     pub(crate) fn shown_status(&self) -> String {
-        let mut command = Command::new(AGENT);
-        command
-            .args(["status", "--socket"])
-            .arg(self.path("agent.sock"));
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
+        String::from_utf8(self.ask(&[]).stdout).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -124,18 +116,15 @@ impl Instance {
     }
 
     pub(crate) fn status(&self) -> serde_json::Value {
-        let socket = self.path("agent.sock");
-        let output = Command::new(AGENT)
-            .args(["status", "--json", "--socket"])
-            .arg(socket)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
+        let told = succeeded(self.ask(&["--json"]), "status");
+        serde_json::from_slice(&told).unwrap()
+    }
+
+    fn ask(&self, options: &[&str]) -> Output {
+        let mut command = Command::new(AGENT);
+        command.arg("status").args(options);
+        command.arg("--socket").arg(self.path("agent.sock"));
+        command.output().unwrap()
     }
 
     pub(crate) fn health(&self) -> (u16, String) {
@@ -173,9 +162,11 @@ fn agent(directory: &Path, arguments: &[&str]) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeded(output, &format!("{arguments:?}"));
+}
+
+fn succeeded(output: Output, what: &str) -> Vec<u8> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {said}");
+    output.stdout
 }

@@ -9,15 +9,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use driftmark_kernel::confine;
 use rustix::mount::MountFlags;
 use rustix::net::{AddressFamily, SocketType};
 
 /// The one place where it may write, which is the agent's own.
 const TOLD: &str = "/var/lib/driftmark/captive.json";
+/// Whose it is; only a lab's instance has this.
+const UNIT: &str = "/run/systemd/system/captive@.service";
 /// Places that a file system of an image holds.
 const ELSEWHERE: [&str; 8] = [
     "/etc/captive",
@@ -31,6 +34,10 @@ const ELSEWHERE: [&str; 8] = [
 ];
 
 fn main() -> Result<()> {
+    ensure!(
+        Path::new(UNIT).exists(),
+        "it is for an instance of a lab alone: there is no {UNIT}"
+    );
     confine::give_up_capabilities().context("give up capabilities")?;
     confine::filter_calls().context("filter system calls")?;
     match std::env::args().nth(1).as_deref() {

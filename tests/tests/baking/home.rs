@@ -19,7 +19,7 @@ fn what_bake_makes_in_the_image_is_no_drift() -> Result<()> {
         studio.shell(&format!(
             r#"rm -rf root/usr/lib/driftmark
             "$AGENT" bake --root {root} --name web --version 1 --rules none --key keys/driftmark.key --output "$WORK/root/usr/lib/driftmark" >/dev/null
-            "$AGENT" check --root root --manifest root/usr/lib/driftmark/image.manifest --trust keys/driftmark.pub"#
+            "$AGENT" check --root root --manifest root/usr/lib/driftmark/image.manifest --trust keys/driftmark.pub --state "$WORK/state""#
         ))?;
     }
     Ok(())

@@ -6,6 +6,7 @@ mod commands;
 mod units;
 
 use anyhow::{Context, Result};
+use driftmark_tests::sandbox::skip;
 use driftmark_tests::{Instance, InstanceOptions, Lab, Program, Recipe, Workshop};
 
 /// A machine with a confined agent that looks every second.
@@ -28,6 +29,29 @@ fn booted(lab: &Lab) -> Result<Instance> {
 fn property(instance: &Instance, unit: &str, name: &str) -> Result<String> {
     let shown = instance.exec(&format!("systemctl show --value --property={name} {unit}"))?;
     Ok(shown.trim().to_owned())
+}
+
+/// Whether a program says of itself that this kernel does not confine it as it should, which skips the story.
+fn is_unconfined(said: &str) -> bool {
+    said.contains("Landlock")
+        && !skip(
+            "a confined program",
+            "needs a newer Landlock than this kernel's",
+        )
+}
+
+/// Fails unless every thread of a unit holds these capabilities and can get no others, and its system calls are filtered.
+fn holds_no_more_than(instance: &Instance, unit: &str, capabilities: u64) -> Result<()> {
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let held = all_threads_say(instance, unit, set)?;
+        assert_eq!(held, capabilities, "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(all_threads_say(instance, unit, set)?, 0, "{set}");
+    }
+    assert_eq!(threads_say(instance, unit, "NoNewPrivs")?, ["1"]);
+    assert_eq!(threads_say(instance, unit, "Seccomp")?, ["2"]);
+    Ok(())
 }
 
 /// A line of every thread's `/proc/PID/task/*/status`, once for each value.

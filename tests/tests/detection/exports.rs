@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::FileSystem;
-use driftmark_tests::sandbox::possible;
+use driftmark_tests::sandbox::{possible, skip};
 use serde_json::Value;
 
 use crate::base::{self, ODD_NAMES};
@@ -265,7 +265,7 @@ fn mtree_and_bsdtar_read_what_inspect_exports() -> Result<()> {
         );
         ground.shell("tree", "poke etc/passwd 0 r; chmod 644 etc/hosts")?;
     } else {
-        println!("skipped: there is no mtree (mtree-netbsd)");
+        skip("mtree", "is not there (mtree-netbsd)");
     }
     if ground.shell("", "command -v bsdtar").is_ok() {
         let listed = ground.shell("tree", "bsdtar -tf \"${WORK}spec\" 2>&1")?;
@@ -276,7 +276,7 @@ fn mtree_and_bsdtar_read_what_inspect_exports() -> Result<()> {
             listed.lines().count()
         );
     } else {
-        println!("skipped: there is no bsdtar (libarchive-tools)");
+        skip("bsdtar", "is not there (libarchive-tools)");
     }
     Ok(())
 }

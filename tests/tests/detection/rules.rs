@@ -4,7 +4,7 @@ mod refused;
 
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::FileSystem;
-use driftmark_tests::sandbox::possible;
+use driftmark_tests::sandbox::{possible, skip};
 
 use crate::ground::{Ground, Pass};
 
@@ -385,7 +385,7 @@ fn a_host_key_of_ssh_keygen_is_one() -> Result<()> {
         Some(&rule("host-key", "/etc/ssh/ssh_host_*")),
     )?;
     if ground.shell("tree", "command -v ssh-keygen").is_err() {
-        println!("skipped: there is no ssh-keygen");
+        skip("ssh-keygen", "is not there (openssh-client)");
         return Ok(());
     }
     ground.shell("tree", "ssh-keygen -q -A -f .")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use driftmark_tests::FileSystem;
 use driftmark_tests::loopfs::kernel_has;
 use driftmark_tests::process::run;
-use driftmark_tests::sandbox::possible;
+use driftmark_tests::sandbox::{possible, skip};
 
 use crate::base;
 use crate::ground::{Ground, Pass};
@@ -39,7 +39,7 @@ fn threads_and_disks_do_not_change_a_byte() -> Result<()> {
     }
     for file_system in [FileSystem::Ext4, FileSystem::Xfs] {
         if file_system == FileSystem::Xfs && !kernel_has("xfs") {
-            println!("skipped: this kernel has no xfs");
+            skip("xfs", "is not known to this kernel");
             continue;
         }
         let other = Ground::new(file_system, 400)?;

@@ -29,10 +29,7 @@ fn an_agent_that_is_killed_stopped_or_hangs_comes_back_and_misses_nothing() -> R
         ..FleetOptions::default()
     })?;
     let vm = fleet.launch_clean(1)?.remove(0);
-    let id = fleet.instance(&vm)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let id = fleet.id(&vm)?;
 
     let before = fleet.show(&id)?;
     fleet

@@ -21,10 +21,7 @@ fn a_machine_that_boots_again_is_the_same_clean_instance_and_one_that_powers_off
         ..FleetOptions::default()
     })?;
     let vm = fleet.launch_clean(1)?.remove(0);
-    let id = fleet.instance(&vm)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let id = fleet.id(&vm)?;
     let before = fleet.show(&id)?;
     says_how_it_is(&fleet, &vm, &before)?;
 

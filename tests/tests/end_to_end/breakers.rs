@@ -28,12 +28,7 @@ fn a_fleet_in_which_too_many_drift_is_left_alone_and_never_loses_two_at_a_time()
         ..FleetOptions::default()
     })?;
     let mut vms = fleet.launch_clean(3)?;
-    let id = |vm: &str| -> Result<String> {
-        Ok(fleet.instance(vm)?["id"]
-            .as_str()
-            .context("an instance has an id")?
-            .to_owned())
-    };
+    let id = |vm: &str| fleet.id(vm);
     let (first, second) = (id(&vms[0])?, id(&vms[1])?);
 
     // Two of three are more than a fifth, rounded down but at least one.

@@ -129,6 +129,9 @@ fn digest_by_check(tree: &Tree) -> Result<String> {
         .arg("--manifest")
         .arg(tree.manifest());
     check.arg("--trust").arg(tree.public_key());
+    check
+        .arg("--state")
+        .arg(tree.state().with_file_name("checked"));
     let output = finish(&mut check)?;
     ensure!(
         output.status.code() == Some(1),

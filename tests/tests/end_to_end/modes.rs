@@ -31,10 +31,7 @@ fn only_an_executing_order_makes_an_instance_unhealthy_and_the_named_machine_rep
     let fleet = Fleet::new(&options)?;
     let ids = fleet.launch_clean(2)?;
     let victim = &ids[0];
-    let old = fleet.instance(victim)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let old = fleet.id(victim)?;
     let probe = |path: &str| fleet.cloud.with(victim, |machine| machine.probe(path));
     ensure!(
         probe("/health")?.1.contains("verified against its image"),
@@ -128,10 +125,7 @@ fn a_fleet_without_a_last_good_image_is_not_touched() -> Result<()> {
     }
     let fleet = Fleet::new(&FleetOptions::default())?;
     let victim = fleet.launch_clean(1)?.remove(0);
-    let old = fleet.instance(&victim)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let old = fleet.id(&victim)?;
     fleet
         .collector
         .cli(["image", "revoke", "web", "1", "--reason", "it has a hole"])?;
@@ -154,10 +148,7 @@ fn a_fleet_without_a_last_good_image_is_not_touched() -> Result<()> {
         .to_owned();
 
     // And what a revoked key signed is worth nothing, whatever channel gives it out.
-    let new = fleet.instance(&vm)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let new = fleet.id(&vm)?;
     let key = fleet.collector.json(["key", "list"])?[0]["id"]
         .as_str()
         .context("a key has an id")?

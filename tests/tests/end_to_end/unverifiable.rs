@@ -23,10 +23,7 @@ fn an_instance_that_cannot_be_verified_says_so_and_lives_on() -> Result<()> {
         ..FleetOptions::default()
     })?;
     let vm = fleet.launch_clean(1)?.remove(0);
-    let id = fleet.instance(&vm)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let id = fleet.id(&vm)?;
     let exec = |line: &str| fleet.cloud.with(&vm, |machine| machine.exec(line));
 
     exec(&format!(

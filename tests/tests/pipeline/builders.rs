@@ -85,7 +85,9 @@ impl Ground {
                 .arg("--manifest")
                 .arg(root.join("usr/lib/driftmark/image.manifest"))
                 .arg("--trust")
-                .arg(self.directory().join("key.pub")),
+                .arg(self.directory().join("key.pub"))
+                .arg("--state")
+                .arg(self.directory().join("state")),
         )?;
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(

@@ -83,6 +83,8 @@ fn packer_leaves_a_machine_that_is_what_was_signed() -> Result<()> {
         .arg("--manifest")
         .arg(root.join("usr/lib/driftmark/image.manifest"))
         .arg("--trust")
-        .arg(directory.join("keys/driftmark.pub")))?;
+        .arg(directory.join("keys/driftmark.pub"))
+        .arg("--state")
+        .arg(directory.join("state")))?;
     Ok(())
 }

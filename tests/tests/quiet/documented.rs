@@ -55,14 +55,13 @@ const PROGRAMS: [&str; 15] = [
 ];
 
 /// What the image has of what changes.
-const IN_IMAGE: [&str; 9] = [
+const IN_IMAGE: [&str; 8] = [
     "etc/passwd",
     "etc/shadow",
     "etc/group",
     "etc/tuned/active_profile",
     "etc/fstab",
     "boot/grub2/grubenv",
-    "var/lib/rpm/rpmdb.sqlite",
     "var/lib/rpm/rpmdb.sqlite-shm",
     ".autorelabel",
 ];
@@ -149,6 +148,8 @@ fn what_is_documented_of_a_distribution_that_was_not_booted_is_no_drift_and_no_p
         for file in IN_IMAGE {
             put(&root, file, 0o644, "in the image")?;
         }
+        // A package database of no packages: anything else would have to be one.
+        put(&root, "var/lib/rpm/rpmdb.sqlite", 0o644, "")?;
         for directory in [
             "home",
             "var/log",
@@ -208,9 +209,6 @@ fn put(root: &Path, file: &str, mode: u32, content: &str) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     // Content changes, mode and owner stay, as a program that writes into its file leaves them.
     let is_new = !path.exists();
-    // A package database of no packages: anything else would have to be one.
-    let is_database = file == "var/lib/rpm/rpmdb.sqlite";
-    let content = if is_database { "" } else { content };
     fs::write(&path, content).with_context(|| format!("write {file}"))?;
     if is_new {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;

@@ -155,8 +155,7 @@ impl Ground {
 
     /// The collector's id of a machine.
     pub(crate) fn id(&self, vm: &str) -> Result<String> {
-        let id = self.fleet.instance(vm)?["id"].as_str().map(str::to_owned);
-        id.context("an instance has an id")
+        self.fleet.id(vm)
     }
 
     /// Logs in over the network, runs a line in an interactive shell, and logs out.

@@ -124,10 +124,7 @@ fn an_installation_an_upgrade_and_a_removal_are_a_line_each_and_one_for_the_data
     })?;
     relay::open(&fleet.lab)?;
     let vm = fleet.launch_clean(1)?.remove(0);
-    let id = fleet.instance(&vm)?["id"]
-        .as_str()
-        .context("an instance has an id")?
-        .to_owned();
+    let id = fleet.id(&vm)?;
     fleet.cloud.with(&vm, transactions)?;
 
     let (text, drifts) = fleet.cloud.with(&vm, |machine| check(machine))?;
