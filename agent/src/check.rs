@@ -259,11 +259,7 @@ fn memory_path(arguments: &CheckArguments, baseline: &Baseline) -> PathBuf {
         .canonicalize()
         .unwrap_or_else(|_| arguments.root.clone());
     let root = drift::Blake3::of(root.as_os_str().as_encoded_bytes()).to_string();
-    let name = format!(
-        "{}-{}.json",
-        baseline.manifest.identity().blake3,
-        &root[..16]
-    );
+    let name = format!("{}-{}", baseline.manifest.identity().blake3, &root[..16]);
     arguments.state.join("verified").join(name)
 }
 
@@ -271,7 +267,7 @@ fn memory_path(arguments: &CheckArguments, baseline: &Baseline) -> PathBuf {
 fn remembered(path: &Path) -> Verified {
     std::fs::read(path)
         .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .and_then(|bytes| Verified::from_bytes(&bytes))
         .unwrap_or_default()
 }
 
@@ -282,8 +278,7 @@ fn remember(path: &Path, verified: &Verified) {
     };
     let is_there = std::fs::create_dir_all(directory).is_ok();
     if is_there && !verified.is_empty() {
-        let bytes = serde_json::to_vec(verified).expect("plain numbers");
-        if let Err(error) = durable::write(path, &bytes, 0o600) {
+        if let Err(error) = durable::write(path, &verified.to_bytes(), 0o600) {
             tracing::debug!(%error, "the next quick check will have to read everything");
         }
     }

@@ -1,21 +1,26 @@
 //! Reads an image's file systems, compares them with the manifest, and hands on what comes of it.
 //!
 //! ```text
-//! walk (one thread, path order) ─▶ merge with the manifest ─▶ read (threads) ─▶ judge (the caller's thread) ─▶ sink
+//! manifest ─▶ parts, each a stretch of paths ─▶ threads: walk ─▶ merge ─▶ read ─▶ judge ─▶ the caller's sink
 //! ```
+//!
+//! Every path belongs to one part, so threads need nothing of each other: no queue of files waits, and memory is that of
+//! the threads' buffers. What only the whole can tell comes last: long files, which all threads hash together, and
+//! hard-link groups.
 //!
 //! The walk never follows a symbolic link, never leaves its file systems, never opens a FIFO or device, and has no
 //! cap on count or size. What could not be read is a gap, never drift.
 
 pub mod filesystems;
-mod lead;
+mod long;
 pub mod mounts;
 mod pipeline;
-mod queues;
 mod read;
+mod shared;
 mod tally;
 pub mod verified;
 mod walk;
+mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -30,7 +35,7 @@ use crate::baseline::Baseline;
 pub use pipeline::scan;
 pub(crate) use read::{Digests, Read, Reader, Wants};
 pub use verified::Verified;
-pub(crate) use walk::{Place, Visit, Walk};
+pub(crate) use walk::{HeldPlace, Visit, Walk, directory_entry, group, other_entry, unreadable};
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod encoder;
 mod entries;
 mod layout;
 mod origin;
+mod part;
 mod record;
 mod whole;
 
@@ -37,6 +38,7 @@ pub use builder::{BakedManifest, BuildError, Builder};
 pub use entries::{Entries, Numbered};
 pub use layout::{BLOCK_BYTES, Filesystem, Header, VERSION};
 pub use origin::{Origin, Package};
+pub use part::Part;
 
 /// Where a manifest's bytes come from: a file on a host, a buffer in a test.
 pub trait Source {
@@ -214,6 +216,24 @@ impl<S: Source> Contents<S> {
     /// All entries in path order.
     pub fn entries(&self) -> Entries<'_, S> {
         Entries::all(self)
+    }
+
+    /// How many blocks of 64 KiB hold entries.
+    pub fn block_count(&self) -> u64 {
+        self.header.sections.entry_blocks()
+    }
+
+    /// The entries cut into parts of `blocks_each` blocks of 64 KiB, in path order, to be gone through side by side.
+    ///
+    /// # Errors
+    /// A block that cannot be read, was altered, or breaks the format.
+    pub fn parts(&self, blocks_each: u64) -> Result<Vec<Part>, ManifestError> {
+        part::parts(self, blocks_each)
+    }
+
+    /// The entries of one part, in path order.
+    pub fn entries_of(&self, part: &Part) -> Entries<'_, S> {
+        Entries::part(self, part)
     }
 
     /// The entry at a path.

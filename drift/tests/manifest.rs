@@ -59,6 +59,9 @@ fn comes_back(tree: &Tree) {
     );
     let entries: Vec<Entry> = manifest.entries().collect::<Result<_, _>>().unwrap();
     assert!(entries.iter().eq(tree.entries()), "entries come back");
+    for blocks_each in [1, 2, 100] {
+        parts_are_the_whole(&manifest, blocks_each, &entries);
+    }
     for planted in tree.planted.iter().step_by(1 + tree.planted.len() / 25) {
         let path = &planted.entry.path;
         assert_eq!(
@@ -74,6 +77,34 @@ fn comes_back(tree: &Tree) {
         assert_eq!(manifest.lookup(&absent).unwrap(), None);
         assert_eq!(manifest.origin(&absent).unwrap(), None);
     }
+}
+
+/// Every entry is in one part, where its ordinal and its path say.
+fn parts_are_the_whole(
+    manifest: &UnverifiedManifest<&Vec<u8>>,
+    blocks_each: u64,
+    entries: &[Entry],
+) {
+    let parts = manifest.parts(blocks_each).unwrap();
+    assert_eq!(parts.first().unwrap().start, None);
+    assert_eq!(parts.last().unwrap().end, None);
+    let mut seen = 0;
+    for (part, next) in parts
+        .iter()
+        .zip(parts.iter().skip(1).map(Some).chain([None]))
+    {
+        assert_eq!(part.ordinals.start, seen);
+        assert_eq!(part.end, next.and_then(|next| next.start.clone()));
+        for entry in manifest.entries_of(part) {
+            let entry = entry.unwrap();
+            assert_eq!(entry, entries[seen as usize]);
+            assert!(part.start.as_ref().is_none_or(|start| *start <= entry.path));
+            assert!(part.end.as_ref().is_none_or(|end| entry.path < *end));
+            seen += 1;
+        }
+        assert_eq!(part.ordinals.end, seen);
+    }
+    assert_eq!(seen, entries.len() as u64);
 }
 
 proptest! {

@@ -25,6 +25,8 @@ use crate::xattrs::{self, Xattrs};
 pub struct Dir {
     fd: OwnedFd,
     fence: Fence,
+    /// Its names were read: the next time begins anew.
+    listed: bool,
 }
 
 /// What was a regular file a moment ago was something else once opened.
@@ -47,7 +49,11 @@ impl Dir {
             self.open(name, OFlags::DIRECTORY)
         })?;
         let fence = self.fence;
-        Ok(Dir { fd, fence })
+        Ok(Dir {
+            fd,
+            fence,
+            listed: false,
+        })
     }
 
     /// Opens the regular file `name`, which [`Dir::stat_at`] said is one, for reading (`read_at`).
@@ -58,11 +64,20 @@ impl Dir {
     /// [`NotRegular`] as `InvalidInput`; `ELOOP` for a symbolic link; `ENXIO` for a socket; `EXDEV` if something is
     /// mounted there; `EWOULDBLOCK` if another process holds a lease on it.
     pub fn open_file(&self, name: impl Arg) -> io::Result<File> {
+        self.open_regular(name).map(|(file, _)| file)
+    }
+
+    /// The same, with what it was when it was opened.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_regular(&self, name: impl Arg) -> io::Result<(File, Stat)> {
         let fd = single(name, |name| {
             self.open(name, OFlags::NONBLOCK | OFlags::NOCTTY)
         })?;
-        match Stat::of(&fd)?.kind {
-            FileKind::File => Ok(File::from(fd)),
+        let stat = Stat::of(&fd)?;
+        match stat.kind {
+            FileKind::File => Ok((File::from(fd), stat)),
             kind => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 NotRegular { kind },
@@ -77,7 +92,8 @@ impl Dir {
     /// # Errors
     /// Those of `getdents64`; `names` is then incomplete and must not be taken for the whole.
     pub fn names(&mut self, names: &mut Names) -> io::Result<()> {
-        names.read(self.fd.as_fd())
+        let again = std::mem::replace(&mut self.listed, true);
+        names.read(self.fd.as_fd(), again)
     }
 
     /// What this directory itself is.
@@ -96,6 +112,11 @@ impl Dir {
     /// Those of `statx`.
     pub fn stat_at(&self, name: impl Arg) -> io::Result<Stat> {
         single(name, |name| Ok(Stat::at(self.fd.as_fd(), name)))?
+    }
+
+    /// How the tree is seen that it is in.
+    pub fn access(&self) -> Access {
+        self.fence.access()
     }
 
     /// Whether `stat`, from [`Dir::stat_at`], is of something mounted over this tree rather than of the tree.
@@ -141,7 +162,11 @@ impl Dir {
     /// Opens the top of a tree for reading from its `O_PATH` descriptor.
     pub(crate) fn top(tree: BorrowedFd<'_>, fence: Fence) -> io::Result<Dir> {
         let fd = fence.open(tree, c".", OFlags::DIRECTORY)?;
-        Ok(Dir { fd, fence })
+        Ok(Dir {
+            fd,
+            fence,
+            listed: false,
+        })
     }
 
     fn open(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {

@@ -48,12 +48,28 @@ impl Names {
 
     /// The names, in the file system's order or, after [`Names::sort`], in byte order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Name<'_>> {
-        self.listed.iter().map(|listed| Name {
+        self.listed.iter().map(|listed| self.name(listed))
+    }
+
+    /// The name at a place, counted from 0 in the same order.
+    pub fn get(&self, place: usize) -> Option<Name<'_>> {
+        self.listed.get(place).map(|listed| self.name(listed))
+    }
+
+    /// The place of the first name that does not come before this one, if they are in byte order.
+    pub fn position_of(&self, name: &[u8]) -> usize {
+        let without_end = |listed: &Listed| &self.bytes[listed.span.start..listed.span.end - 1];
+        self.listed
+            .partition_point(|listed| without_end(listed) < name)
+    }
+
+    fn name(&self, listed: &Listed) -> Name<'_> {
+        Name {
             name: CStr::from_bytes_with_nul(&self.bytes[listed.span.clone()])
                 .expect("every name was stored with the one zero byte that ends it"),
             kind: listed.kind,
             ino: listed.ino,
-        })
+        }
     }
 
     /// Puts the names in byte order, which within one directory is path-component order.
@@ -63,12 +79,14 @@ impl Names {
             .sort_unstable_by(|a, b| bytes[a.span.clone()].cmp(&bytes[b.span.clone()]));
     }
 
-    /// Lists `dir` from its start, whatever was read of it before.
-    pub(crate) fn read(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
+    /// Lists `dir` from its start, if `again` whatever was read of it before.
+    pub(crate) fn read(&mut self, dir: BorrowedFd<'_>, again: bool) -> io::Result<()> {
         self.bytes.clear();
         self.listed.clear();
         self.scratch.reserve(SCRATCH_BYTES);
-        rustix::fs::seek(dir, SeekFrom::Start(0))?;
+        if again {
+            rustix::fs::seek(dir, SeekFrom::Start(0))?;
+        }
         let mut entries = RawDir::new(dir, self.scratch.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;

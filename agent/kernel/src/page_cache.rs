@@ -1,55 +1,195 @@
-//! A file that was read in, its clean pages out of the page cache.
+//! An open file in, its bytes out, and the page cache as it was: what others use stays, what only the reading brought in
+//! goes.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
 
-/// Asks the kernel to drop the cached pages of `file` that are clean and unmapped.
-///
-/// For pages that only a scan brought in; those that others use would be read again from the disk.
-///
-/// # Errors
-/// Those of `posix_fadvise`.
-pub fn drop_file(file: &impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
+/// `RWF_DONTCACHE` of linux/fs.h (Linux 6.14, ext4 and xfs): pages that this read brings in go once they were copied.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// Reads files in passing, one after the other.
+#[derive(Debug, Default)]
+pub struct Passing {
+    way: Way,
+    device: Option<(u32, u32)>,
+    /// What was read of the file and was not there before.
+    brought: Option<Range<u64>>,
+}
+
+/// How pages are not left behind. Each is for where the one before is not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Way {
+    /// The kernel sees to it.
+    #[default]
+    Uncached,
+    /// Reading without waiting tells what is not there; it is dropped afterwards. From the first such byte on, the rest
+    /// of the file counts as brought in: the kernel reads ahead.
+    Dropped,
+    /// What was there cannot be told.
+    Left,
+}
+
+impl Passing {
+    /// Before the first byte of a file on this device.
+    pub fn begin(&mut self, device: (u32, u32)) {
+        if self.device.replace(device) != Some(device) {
+            self.way = Way::default();
+        }
+        self.brought = None;
+    }
+
+    /// Reads at an offset, as `pread` does: fewer bytes than there is room for are not the end of the file, none are.
+    ///
+    /// # Errors
+    /// Those of `preadv2`.
+    pub fn read_at(
+        &mut self,
+        file: &impl AsFd,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> io::Result<usize> {
+        if self.way == Way::Uncached {
+            match read(file, buffer, offset, DONTCACHE) {
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => self.way = Way::Dropped,
+                outcome => return Ok(outcome?),
+            }
+        }
+        if self.way == Way::Dropped && self.brought.is_none() {
+            match read(file, buffer, offset, ReadWriteFlags::NOWAIT) {
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => self.way = Way::Left,
+                Err(Errno::AGAIN) => self.brought = Some(offset..offset),
+                outcome => return Ok(outcome?),
+            }
+        }
+        let count = rustix::io::pread(file, &mut *buffer, offset)?;
+        if let Some(brought) = &mut self.brought {
+            brought.end = brought.end.max(offset + count as u64);
+        }
+        Ok(count)
+    }
+
+    /// After the last byte: drops what is left to drop.
+    ///
+    /// # Errors
+    /// Those of `posix_fadvise`.
+    pub fn end(&mut self, file: &impl AsFd) -> io::Result<()> {
+        let Some(brought) = self.brought.take() else {
+            return Ok(());
+        };
+        let length = std::num::NonZero::new(brought.end - brought.start);
+        Ok(rustix::fs::fadvise(
+            file,
+            brought.start,
+            length,
+            Advice::DontNeed,
+        )?)
+    }
+}
+
+fn read(
+    file: &impl AsFd,
+    buffer: &mut [u8],
+    offset: u64,
+    flags: ReadWriteFlags,
+) -> rustix::io::Result<usize> {
+    rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, flags)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{IoSliceMut, Write};
-
-    use rustix::io::{Errno, ReadWriteFlags};
+    use std::io::Write;
+    use std::path::Path;
 
     use super::*;
-    use crate::lab;
+    use crate::{lab, sys};
 
-    #[test]
-    fn a_dropped_file_is_no_longer_cached() {
-        let place = lab::place();
-        let path = place.path().join("file");
-        let mut file = File::create_new(&path).expect("create file");
-        file.write_all(&[7; 8192]).expect("fill file");
+    const LENGTH: u64 = 1 << 20;
+
+    fn written(path: &Path) -> File {
+        let mut file = File::create_new(path).expect("create file");
+        file.write_all(&vec![7; LENGTH as usize])
+            .expect("fill file");
         file.sync_all().expect("pages are dropped only when clean");
-        let file = File::open(&path).expect("open file");
-        match cached(&file) {
-            Err(Errno::OPNOTSUPP) => {
-                return println!("skipped: no RWF_NOWAIT here to see the page cache with");
-            }
-            outcome => assert!(outcome.expect("read without waiting")),
-        }
-        drop_file(&file).expect("drop");
-        assert!(!cached(&file).expect("read without waiting"));
+        File::open(path).expect("open file")
     }
 
-    fn cached(file: &File) -> rustix::io::Result<bool> {
-        let mut byte = [0];
-        let buffers = &mut [IoSliceMut::new(&mut byte)];
-        match rustix::io::preadv2(file, buffers, 0, ReadWriteFlags::NOWAIT) {
-            Ok(length) => Ok(length == 1),
-            Err(Errno::AGAIN) => Ok(false),
-            Err(error) => Err(error),
+    /// How many of its pages are in the cache.
+    fn cached(file: &File) -> u64 {
+        sys::cached_pages(file.as_fd()).expect("count pages")
+    }
+
+    fn drop_all(file: &File) {
+        rustix::fs::fadvise(file, 0, None, Advice::DontNeed).expect("drop");
+    }
+
+    fn pass(passing: &mut Passing, file: &File) {
+        passing.begin((0, 0));
+        let mut buffer = vec![0; 1 << 17];
+        let mut at = 0;
+        loop {
+            match passing.read_at(file, &mut buffer, at).expect("read") {
+                0 => break,
+                count => {
+                    assert!(buffer[..count].iter().all(|byte| *byte == 7));
+                    at += count as u64;
+                }
+            }
         }
+        assert_eq!(at, LENGTH);
+        passing.end(file).expect("drop");
+    }
+
+    #[test]
+    fn what_was_not_cached_is_not_cached_afterwards_and_what_was_still_is() {
+        let place = lab::place();
+        let file = written(&place.path().join("file"));
+        let all = sys::cached_pages(file.as_fd()).unwrap_or_default();
+        drop_all(&file);
+        match sys::cached_pages(file.as_fd()) {
+            Ok(0) => {}
+            answer => {
+                return println!("skipped: pages cannot be dropped or not be counted: {answer:?}");
+            }
+        }
+        for way in [Way::Uncached, Way::Dropped] {
+            let passing = &mut Passing {
+                way,
+                device: Some((0, 0)),
+                brought: None,
+            };
+            drop_all(&file);
+            pass(passing, &file);
+            assert_eq!(cached(&file), 0, "{way:?}, nothing was there");
+            let mut whole = vec![0; LENGTH as usize];
+            rustix::io::pread(&file, &mut whole, 0).expect("read");
+            pass(passing, &file);
+            assert_eq!(cached(&file), all, "{way:?}, all was there");
+            if passing.way != way {
+                println!("skipped: no {way:?} here");
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_told_nothing_is_dropped() {
+        let place = lab::place();
+        let file = written(&place.path().join("file"));
+        let passing = &mut Passing {
+            way: Way::Left,
+            device: Some((0, 0)),
+            brought: None,
+        };
+        if sys::cached_pages(file.as_fd()).is_err() {
+            return println!("skipped: pages cannot be counted before Linux 6.5");
+        }
+        let all = cached(&file);
+        drop_all(&file);
+        pass(passing, &file);
+        assert_eq!(cached(&file), all);
     }
 }

@@ -35,6 +35,26 @@ pub(crate) fn make_inert(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     returned(answer).map(drop)
 }
 
+/// `cachestat` (Linux 6.5) of a whole file: how many of its pages are in the page cache. Unlike a read that does not
+/// wait, it brings none in. No crate has it.
+#[cfg(test)]
+pub(crate) fn cached_pages(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    const SYS_CACHESTAT: c_long = 451;
+    let whole = [0_u64; 2];
+    let mut counts = [0_u64; 5];
+    // SAFETY: offset and length are two numbers, the counts are five, and both live through the call.
+    let answer = unsafe {
+        libc::syscall(
+            SYS_CACHESTAT,
+            file.as_raw_fd(),
+            whole.as_ptr(),
+            counts.as_mut_ptr(),
+            0,
+        )
+    };
+    returned(answer).map(|_| counts[0])
+}
+
 /// `listxattrat` (Linux 6.13) of `name` in `dir`, itself if it is a symbolic link. No crate has it.
 pub(crate) fn listxattrat(
     dir: BorrowedFd<'_>,

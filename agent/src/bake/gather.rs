@@ -1,6 +1,7 @@
 //! Receives an image's file systems; hands on everything that a manifest holds of them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +12,14 @@ use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::observation::Found;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
+use driftmark_kernel::Stat;
 
 use super::BakeError;
 use crate::scan::filesystems::Filesystems;
-use crate::scan::{Digests, Place, Progress, Read, Reader, Visit, Walk, Wants};
+use crate::scan::{
+    Digests, HeldPlace, Progress, Read, Reader, Visit, Walk, Wants, directory_entry, group,
+    other_entry, unreadable,
+};
 
 /// How to read.
 #[derive(Clone, Copy)]
@@ -66,7 +71,7 @@ fn walk(
 ) -> Result<(Vec<Gathered>, Vec<Gap>), BakeError> {
     // Each may hold a directory open, of which a process may often have no more than 1,024.
     const QUEUED_FILES: usize = 128;
-    let (jobs, queued) = sync_channel::<(TreePath, Place)>(QUEUED_FILES);
+    let (jobs, queued) = sync_channel::<(TreePath, HeldPlace)>(QUEUED_FILES);
     let queued = Mutex::new(queued);
     let gathered = Mutex::new(Vec::new());
     let gaps = Mutex::new(Vec::new());
@@ -83,7 +88,7 @@ fn walk(
                 loop {
                     let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((path, place)) = next else { return };
-                    match reader.read(&path, &place, Digests::Both, &Wants::default()) {
+                    match reader.read(&path, place.place(), Digests::Both, &Wants::default()) {
                         Read::Found {
                             found,
                             sha256,
@@ -101,39 +106,57 @@ fn walk(
                             );
                         }
                         Read::Gap(gap) => push(&gaps, gap),
-                        Read::Gone | Read::Interrupted => {}
+                        Read::Gone | Read::Interrupted | Read::Enough(_) | Read::Long { .. } => {}
                     }
                 }
             });
         }
         let jobs = jobs;
+        let plain = |path: TreePath, stat: &Stat, entry: io::Result<Entry>| match entry {
+            Ok(entry) => {
+                seen.count(0);
+                let found = Found {
+                    group: group(stat),
+                    ..Found::plain(entry)
+                };
+                push(
+                    &gathered,
+                    Gathered {
+                        found,
+                        sha256: None,
+                        modified: stat.mtime,
+                    },
+                );
+            }
+            Err(error) => push(&gaps, unreadable(&path, &error)),
+        };
         Walk::new(filesystems, rules).run(&mut |visit| {
             if reading.interrupt.load(Ordering::Relaxed) {
                 return Err(BakeError::Interrupted);
             }
             match visit {
-                Visit::File { path, stat, .. } if is_self(&path) => {
-                    push(
+                Visit::File { path, place } if is_self(&path) => match place.stat() {
+                    Ok(stat) => push(
                         &gathered,
                         self_file(path, Some((stat.mode, stat.uid, stat.gid))),
-                    );
-                }
-                Visit::File { path, place, .. } => jobs
-                    .send((path, place))
+                    ),
+                    Err(error) => push(&gaps, unreadable(&path, &error)),
+                },
+                Visit::File { path, place } => jobs
+                    .send((path, place.hold()))
                     .map_err(|_| BakeError::Interrupted)?,
-                Visit::Other { entry, stat, group } => {
-                    seen.count(0);
-                    push(
-                        &gathered,
-                        Gathered {
-                            found: Found {
-                                group,
-                                ..Found::plain(entry)
-                            },
-                            sha256: None,
-                            modified: stat.mtime,
-                        },
-                    );
+                Visit::Directory {
+                    path,
+                    dir,
+                    stat,
+                    holding,
+                } => {
+                    let entry = directory_entry(path.clone(), dir, &stat, holding);
+                    plain(path, &stat, entry);
+                }
+                Visit::Other { path, stat, place } => {
+                    let entry = other_entry(path.clone(), &stat, place);
+                    plain(path, &stat, entry);
                 }
                 Visit::Gap(gap) => push(&gaps, gap),
             }

@@ -68,10 +68,14 @@ impl Share {
                 return Err(BakeError::Interrupted);
             }
             match visit {
-                Visit::File { path, stat, .. } => {
-                    share.add(built, &path, Some((stat.size, stat.mode & 0o111 != 0)));
+                Visit::File { path, place } => {
+                    let stat = place.stat().ok();
+                    let file = stat.map(|stat| (stat.size, stat.mode & 0o111 != 0));
+                    share.add(built, &path, file);
                 }
-                Visit::Other { entry, .. } => share.add(built, &entry.path, None),
+                Visit::Directory { path, .. } | Visit::Other { path, .. } => {
+                    share.add(built, &path, None);
+                }
                 Visit::Gap(_) => {}
             }
             Ok(())

@@ -12,6 +12,7 @@ use driftmark_kernel::{Access, Dir, Mount, Stat, Tree};
 pub struct Filesystems {
     root: Tree,
     others: Vec<Other>,
+    mounts: Vec<u64>,
     /// File systems of the image that are not there, or are of another type.
     pub missing: Vec<Filesystem>,
 }
@@ -50,6 +51,7 @@ impl Filesystems {
         let mut opened = Filesystems {
             root: Tree::open(root)?,
             others: Vec::new(),
+            mounts: vec![mounted_as(root)?],
             missing: Vec::new(),
         };
         // An agent in a sandbox of its own may see another file system there, or none: cloning that would tell of drift
@@ -71,11 +73,14 @@ impl Filesystems {
                 _ => None,
             };
             match tree {
-                Some(tree) => opened.others.push(Other {
-                    mount_point: filesystem.mount_point.clone(),
-                    tree,
-                    holding: Holding::of(&filesystem.kind),
-                }),
+                Some(tree) => {
+                    opened.others.push(Other {
+                        mount_point: filesystem.mount_point.clone(),
+                        tree,
+                        holding: Holding::of(&filesystem.kind),
+                    });
+                    opened.mounts.push(mounted_as(&path)?);
+                }
                 None => opened.missing.push(filesystem.clone()),
             }
         }
@@ -87,6 +92,7 @@ impl Filesystems {
         Filesystems {
             root,
             others: Vec::new(),
+            mounts: Vec::new(),
             missing: Vec::new(),
         }
     }
@@ -101,6 +107,11 @@ impl Filesystems {
         });
         self.others.extend(others);
         self
+    }
+
+    /// The mounts of this host that they are seen through, as the kernel numbers them.
+    pub fn mounts(&self) -> &[u64] {
+        &self.mounts
     }
 
     /// The tree that holds the root.
@@ -196,6 +207,10 @@ fn leads_through_a_process(path: &Path) -> bool {
         && names
             .next()
             .is_some_and(|name| name.as_bytes().iter().all(u8::is_ascii_digit))
+}
+
+fn mounted_as(path: &Path) -> io::Result<u64> {
+    Ok(Tree::plain(path)?.root()?.stat()?.mount_id)
 }
 
 /// What is mounted at exactly this path, and not under something else there.

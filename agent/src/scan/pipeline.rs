@@ -1,26 +1,27 @@
-//! Walk ([`super::lead`]), read and judge, side by side with bounded queues ([`super::queues`]) between them.
+//! Opens what is scanned, has threads work through it ([`super::worker`]), and settles what only the whole can tell.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use drift::TreePath;
-use drift::compare::{
-    CompareError, Expectation, Finding, LinkGroups, Met, judge, judge_cover, judge_missing,
-    judge_unread,
-};
-use drift::coverage::GapReason;
-use drift::entry::{FileFlags, Node, Xattrs};
-use drift::manifest::Manifest;
-use drift::observation::Found;
+use drift::compare::{CompareError, Expectation, Finding, judge, judge_cover};
+use drift::manifest::{Manifest, Part};
 use driftmark_kernel::boot;
 
-use super::filesystems::{Filesystems, canonical, is_absent};
-use super::lead::{Walker, unread};
-use super::queues::{Job, Outcome, Parts, QUEUED_BATCHES};
+use super::filesystems::{Filesystems, canonical};
+use super::shared::{Judged, Led, PartQueue, Shared};
 use super::tally::Tally;
-use super::{Digests, Read, Reader, ScanError, ScanRequest, ScanSummary, Sink, mounts};
+use super::verified::Context;
+use super::worker::Worker;
+use super::{ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts};
 use crate::baseline::ManifestFile;
+
+/// Findings that wait for the caller.
+const QUEUED_FINDINGS: usize = 256;
+/// As many parts for each thread: few enough that the directories above their first paths need not be listed too often,
+/// enough that no thread is left with the last one alone for long.
+const PARTS_EACH: u64 = 16;
 
 /// Scans, telling `sink` every finding. Blocks until it is done; findings come in no particular order.
 ///
@@ -65,236 +66,99 @@ pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary
             .limits
             .push(format!("mounts over the image were not verified: {error}")),
     }
-    request.verified.prepare(
-        manifest.identity().blake3,
-        &boot::boot_id().unwrap_or_default(),
-        boot::realtime_ns(),
-    );
-    let verified = Mutex::new(request.verified);
-    run_threads(
-        &request.baseline.manifest,
-        &filesystems,
-        &Parts {
-            pass: request.pass,
-            threads: request.threads.max(1),
-            verified: &verified,
-            held_length: request.held_length,
-            interrupt: request.interrupt,
-            progress: request.progress,
-            told: Mutex::default(),
-        },
-        &mut tally,
-        sink,
-    )?;
-    Ok(tally.finish(started))
+    let context = Context {
+        manifest: Some(manifest.identity().blake3),
+        boot_id: boot::boot_id().unwrap_or_default(),
+        mounts: filesystems.mounts().to_vec(),
+    };
+    let entries = manifest.header().entry_count;
+    let mut verified = std::mem::take(request.verified);
+    verified.prepare(context, entries, boot::realtime_ns());
+    let outcome = run_threads(&request, &filesystems, &mut verified, &mut tally, sink);
+    *request.verified = verified;
+    outcome.map(|()| tally.finish(started))
 }
 
+/// Has all threads work through all parts; then judges what had to wait for the last of them.
 fn run_threads(
-    manifest: &Manifest<ManifestFile>,
+    request: &ScanRequest<'_>,
     filesystems: &Filesystems,
-    parts: &Parts<'_, '_>,
+    verified: &mut Verified,
     tally: &mut Tally,
     sink: &mut Sink<'_>,
 ) -> Result<(), ScanError> {
-    let (jobs, queued) = sync_channel::<Vec<Job>>(QUEUED_BATCHES);
-    let (outcomes, results) = sync_channel::<Vec<Outcome>>(QUEUED_BATCHES);
-    // It is the readers' alone: once the last of them is gone, whoever still walks is told and does not wait for ever.
-    let queued = Arc::new(Mutex::new(queued));
+    let manifest = &request.baseline.manifest;
     let names_of_image = |path: &TreePath| matches!(manifest.lookup(path), Ok(Some(_)));
-    let at_work = |bytes| parts.at_work(bytes);
-    std::thread::scope(|scope| {
-        for _ in 0..parts.threads {
-            let (queued, outcomes) = (Arc::clone(&queued), outcomes.clone());
-            let reader = Reader::new(parts.interrupt, &names_of_image, &at_work);
-            scope.spawn(move || read_batches(reader, &queued, &outcomes));
-        }
-        drop(queued);
-        scope.spawn(move || {
-            Walker {
-                manifest,
-                parts,
-                jobs,
-                outcomes,
-                batch: Vec::new(),
-                told: Vec::new(),
-            }
-            .run(filesystems);
-        });
-        let results = results.into_iter().flatten();
-        let results = results.map(|outcome| confirmed(filesystems, outcome));
-        judge_all(manifest, parts, results, tally, sink)
-    })
-}
-
-/// A reader's side: batch after batch until the walk is over.
-fn read_batches(
-    mut reader: Reader<'_>,
-    queued: &Mutex<Receiver<Vec<Job>>>,
-    outcomes: &SyncSender<Vec<Outcome>>,
-) {
-    loop {
-        let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = next else { return };
-        let told: Vec<Outcome> = batch
-            .into_iter()
-            .filter_map(|job| read_one(&mut reader, job))
+    let led = Led {
+        manifest,
+        filesystems,
+        names_of_image: &names_of_image,
+    };
+    let shared = Shared::new(&led, request);
+    let at_work = |bytes| shared.at_work(bytes);
+    let parts = parts(manifest, shared.threads)?;
+    let mut told = |finding: Finding| {
+        tally.count(&finding);
+        sink(finding);
+    };
+    let queue: PartQueue<'_> = Mutex::new(verified.shared_out(parts).into_iter());
+    let counts = std::thread::scope(|scope| {
+        let (findings, results) = sync_channel(QUEUED_FINDINGS);
+        let workers: Vec<_> = (0..shared.threads)
+            .map(|_| {
+                let worker = Worker::new(&shared, &at_work, findings.clone());
+                scope.spawn(|| worker.run(&queue))
+            })
             .collect();
-        if outcomes.send(told).is_err() {
-            return;
-        }
-    }
-}
-
-fn read_one(reader: &mut Reader<'_>, job: Job) -> Option<Outcome> {
-    let read_at = boot::realtime_ns();
-    Some(
-        match reader.read(&job.path, &job.place, Digests::Blake3, &job.wants) {
-            Read::Found { found, stat, .. } => Outcome::Found {
-                met: job.met,
-                found,
-                stat,
-                read_at,
-            },
-            Read::Gone => Outcome::Missing(job.met?.entry),
-            Read::Gap(gap) => Outcome::Unread {
-                seen: unread(job.path, &job.stat, job.place.holding),
-                expected: job.met.map(|met| met.entry),
-                gap: Some(gap),
-            },
-            Read::Interrupted => Outcome::Interrupted,
-        },
-    )
-}
-
-fn judge_all(
-    manifest: &Manifest<ManifestFile>,
-    parts: &Parts<'_, '_>,
-    results: impl Iterator<Item = Outcome>,
-    tally: &mut Tally,
-    sink: &mut Sink<'_>,
-) -> Result<(), ScanError> {
+        drop(findings);
+        results.into_iter().for_each(&mut told);
+        let ended = workers.into_iter().map(|worker| match worker.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ended.collect::<Vec<_>>()
+    });
+    drop(queue);
+    let (groups, later) = shared.finish();
     let expectation = Expectation::new(manifest.header());
-    let tell = &|entries, bytes| parts.tell(entries, bytes);
-    let mut groups = LinkGroups::default();
-    for outcome in results {
-        match outcome {
-            Outcome::Found {
-                met,
-                found,
-                stat,
-                read_at,
-            } => {
-                tally.found(&found, tell);
-                let ordinal = met.as_ref().map(|met| met.ordinal);
-                let found = as_held(met.as_ref(), found);
-                let Some(settled) = groups.hold_or_settle(met.map(|met| met.entry), found) else {
-                    continue;
-                };
-                let mut drifted = false;
-                judge(
-                    &expectation,
-                    settled.expected.as_ref(),
-                    &settled.found,
-                    &mut |finding| {
-                        drifted = true;
-                        tally.count(&finding);
-                        sink(finding);
-                    },
-                );
-                if let (Some(ordinal), Node::File { .. }) = (ordinal, &settled.found.entry.node) {
-                    let mut verified = parts
-                        .verified
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    if drifted {
-                        verified.forget(ordinal);
-                    } else {
-                        verified.mark(ordinal, &stat, read_at);
-                    }
-                }
-            }
-            Outcome::Trusted => tally.trusted(tell),
-            Outcome::Missing(entry) => judge_missing(&expectation, &entry, &mut |finding| {
-                tally.count(&finding);
-                sink(finding);
-            }),
-            Outcome::Gap {
-                gap,
-                entries,
-                linked,
-            } => {
-                linked.iter().for_each(|entry| groups.cover(entry));
-                tally.unverified += entries;
-                let finding = Finding::Gap(gap);
-                tally.count(&finding);
-                sink(finding);
-            }
-            Outcome::Unread {
-                expected,
-                seen,
-                gap,
-            } => {
-                expected.iter().for_each(|entry| groups.cover(entry));
-                let mut told = |finding: Finding| {
-                    tally.count(&finding);
-                    sink(finding);
-                };
-                judge_unread(&expectation, expected.as_ref(), &seen, &mut told);
-                if let Some(gap) = gap {
-                    told(Finding::Gap(gap));
-                    tally.unverified += u64::from(expected.is_some());
-                }
-            }
-            Outcome::Failed(error) => return Err(error.into()),
-            Outcome::Interrupted => return Err(ScanError::Interrupted),
+    let mut marks = verified.all();
+    later
+        .judged
+        .iter()
+        .for_each(|judged| judged.note(&mut marks));
+    for settled in groups.settle() {
+        let mut drifted = false;
+        let expected = settled.expected.as_ref();
+        judge(&expectation, expected, &settled.found, &mut |finding| {
+            drifted |= matches!(finding, Finding::Drift(_));
+            told(finding);
+        });
+        if let Some(judged) = later.held.get(&settled.found.entry.path) {
+            Judged { drifted, ..*judged }.note(&mut marks);
         }
     }
-    for settled in groups.settle() {
-        judge(
-            &expectation,
-            settled.expected.as_ref(),
-            &settled.found,
-            &mut |finding| {
-                tally.count(&finding);
-                sink(finding);
-            },
-        );
+    // Whoever was told to end because another failed is not the one to name.
+    let mut interrupted = false;
+    for count in counts {
+        match count {
+            Ok(count) => {
+                verified.read_until(count.read_until);
+                tally.add(&count);
+            }
+            Err(ScanError::Interrupted) => interrupted = true,
+            Err(error) => return Err(error),
+        }
+    }
+    if interrupted {
+        return Err(ScanError::Interrupted);
     }
     Ok(())
 }
 
-/// What its directory does not list is gone only if it cannot be looked up either: ext4 passes over a damaged block of
-/// a directory without a word, and what hides from a listing is not gone.
-fn confirmed(filesystems: &Filesystems, outcome: Outcome) -> Outcome {
-    let Outcome::Missing(entry) = outcome else {
-        return outcome;
-    };
-    let gap = match filesystems.look_up(&entry.path) {
-        Err(error) if is_absent(&error) => return Outcome::Missing(entry),
-        Err(error) => super::walk::unreadable(&entry.path, &error),
-        Ok(_) => super::walk::gap(
-            &entry.path,
-            GapReason::Changing,
-            "its directory does not list it",
-        ),
-    };
-    let linked = entry.links.is_some().then_some(entry);
-    Outcome::Gap {
-        gap,
-        entries: 1,
-        linked: linked.into_iter().collect(),
-    }
-}
-
-/// What describes the image was not there yet when it was baked: its kind, owner and mode are all that is held of it,
-/// and a label or flag that it was given since is none of the image's.
-fn as_held(met: Option<&Met>, mut found: Found) -> Found {
-    if met.is_some_and(|met| met.entry.node == Node::SelfFile) {
-        found.entry.xattrs = Xattrs::NONE;
-        found.entry.flags = FileFlags::NONE;
-        found.group = None;
-    }
-    found
+fn parts(manifest: &Manifest<ManifestFile>, threads: usize) -> Result<Vec<Part>, ScanError> {
+    let blocks = manifest.block_count() / (PARTS_EACH * threads as u64);
+    let parts = manifest.parts(blocks.max(1));
+    Ok(parts.map_err(CompareError::from)?)
 }
 
 fn judge_covers(

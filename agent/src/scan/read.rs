@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,10 +12,12 @@ use drift::observation::Found;
 use drift::report::HeldPrefix;
 use drift::rules::Shape;
 use drift::{Blake3, Sha256, TreePath};
+use driftmark_kernel::page_cache::Passing;
 use driftmark_kernel::{Stat, flags, xattrs};
 use sha2::Digest as _;
 
 use super::filesystems::Holding;
+use super::long::LONG_BYTES;
 use super::walk::{Place, entry, gap, group, is_gone, unreadable};
 
 /// Which digests to make.
@@ -35,6 +38,31 @@ pub(crate) struct Wants {
     pub(crate) held: Option<u64>,
     /// Whether its content has this shape.
     pub(crate) shape: Option<Shape>,
+    /// Nothing, of a huge file that cannot be what it should be.
+    pub(crate) only_if: Option<HugeOnlyIf>,
+    /// Nothing yet, of a file of [`LONG_BYTES`] and more: that is for later.
+    pub(crate) leave_long: bool,
+}
+
+/// When a huge file is read at all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HugeOnlyIf {
+    /// Huge is what has more bytes than this.
+    pub(crate) longer_than: u64,
+    /// Its length as it should be; none if it should not be there.
+    pub(crate) it_has: Option<u64>,
+}
+
+impl Wants {
+    /// Whether the digest is all that is wanted.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.prefix.is_none() && self.held.is_none() && self.shape.is_none()
+    }
+
+    fn are_met_by(&self, size: u64) -> bool {
+        self.only_if
+            .is_some_and(|huge| size > huge.longer_than && huge.it_has != Some(size))
+    }
 }
 
 /// What reading a file gave.
@@ -49,6 +77,10 @@ pub(crate) enum Read {
         sha256: Option<Sha256>,
         stat: Stat,
     },
+    /// It was not read: what is known of it is enough.
+    Enough(Stat),
+    /// It is long, and open.
+    Long { file: File, stat: Stat },
     /// It went before it could be opened.
     Gone,
     /// It could not be verified.
@@ -60,6 +92,7 @@ pub(crate) enum Read {
 /// A thread's buffer, used for file after file.
 pub(crate) struct Reader<'a> {
     buffer: Vec<u8>,
+    passing: Passing,
     interrupt: &'a AtomicBool,
     names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     at_work: &'a (dyn Fn(u64) + Sync),
@@ -74,6 +107,25 @@ const ATTEMPTS: usize = 3;
 /// The longest file whose shape is looked at: an `ld.so.cache` of a large image has a tenth of it.
 const MAX_SHAPED_BYTES: u64 = 4 * 1024 * 1024;
 
+/// What one attempt at a file comes to.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
+enum Attempt {
+    Sealed(Sealed),
+    Enough(Stat),
+    Long(File, Stat),
+    Interrupted,
+    Changed,
+}
+
+/// A file that held still while it was read.
+struct Sealed {
+    stat: Stat,
+    content: Content,
+    xattrs: Xattrs,
+    flags: FileFlags,
+    shape: Option<Result<(), String>>,
+}
+
 impl<'a> Reader<'a> {
     /// `names_of_image` says whether the image has a file at a path; `at_work` is told now and then how many more bytes
     /// of a long file were read.
@@ -84,24 +136,66 @@ impl<'a> Reader<'a> {
     ) -> Self {
         Reader {
             buffer: vec![0; BUFFER_BYTES],
+            passing: Passing::default(),
             interrupt,
             names_of_image,
             at_work,
         }
     }
 
+    /// Tells the bytes from `start` on, buffer by buffer, to whoever hashes them, `length` of them or until the end of
+    /// the file. Gives how many there were; none if the scan is to end.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub(super) fn pass(
+        &mut self,
+        file: &File,
+        stat: &Stat,
+        part: Range<u64>,
+        hash: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Option<u64>> {
+        self.passing.begin(stat.dev);
+        let mut at = part.start;
+        while at < part.end {
+            if self.interrupt.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let room = usize::try_from(part.end - at).unwrap_or(usize::MAX);
+            let room = room.min(self.buffer.len());
+            let buffer = &mut self.buffer[..room];
+            let count = match self.passing.read_at(file, buffer, at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            };
+            hash(&buffer[..count]);
+            at += count as u64;
+            // A file is not asked for more than it has: whether it still has that length is seen afterwards.
+            if count == 0 || (at == stat.size && count < BUFFER_BYTES) {
+                break;
+            }
+        }
+        self.passing.end(file)?;
+        Ok(Some(at - part.start))
+    }
+
     /// Reads one file. It is read again if it changed meanwhile: a digest is of one state of a file or of none.
     pub(crate) fn read(
         &mut self,
         path: &TreePath,
-        place: &Place,
+        place: Place<'_>,
         digests: Digests,
         wants: &Wants,
     ) -> Read {
         for _ in 0..ATTEMPTS {
-            match self.attempt(path, place, digests, wants) {
-                Ok(Some(read)) => return read,
-                Ok(None) => {}
+            match self.attempt(place, digests, wants) {
+                Ok(Attempt::Sealed(sealed)) => {
+                    return sealed.found(path.clone(), place.holding, wants);
+                }
+                Ok(Attempt::Enough(stat)) => return Read::Enough(stat),
+                Ok(Attempt::Long(file, stat)) => return Read::Long { file, stat },
+                Ok(Attempt::Interrupted) => return Read::Interrupted,
+                Ok(Attempt::Changed) => {}
                 Err(error) if is_gone(&error) => return Read::Gone,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 Err(error) => return Read::Gap(unreadable(path, &error)),
@@ -110,70 +204,36 @@ impl<'a> Reader<'a> {
         Read::Gap(gap(path, GapReason::Changing, ""))
     }
 
-    /// None if the file changed while it was read.
     fn attempt(
         &mut self,
-        path: &TreePath,
-        place: &Place,
+        place: Place<'_>,
         digests: Digests,
         wants: &Wants,
-    ) -> io::Result<Option<Read>> {
-        let file = place.dir.open_file(&*place.name)?;
-        let before = Stat::of(&file)?;
-        let Some(content) = self.content(&file, digests, wants)? else {
-            return Ok(Some(Read::Interrupted));
-        };
-        let (held_xattrs, held_flags) = match place.holding {
-            Holding::All => (
-                Xattrs::held(xattrs::of(&file)?),
-                FileFlags::from_raw(flags::of(&file)?.unwrap_or(0)),
-            ),
-            Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
-        };
-        let after = Stat::of(&file)?;
-        if (before.size, before.mtime, before.ctime) != (after.size, after.mtime, after.ctime)
-            || content.length != after.size
-        {
-            return Ok(None);
+    ) -> io::Result<Attempt> {
+        let (file, before) = place.open()?;
+        if wants.are_met_by(before.size) {
+            return Ok(Attempt::Enough(before));
         }
-        let node = Node::File {
-            size: content.length,
-            content: content.blake3,
+        if wants.leave_long && before.size >= LONG_BYTES {
+            return Ok(Attempt::Long(file, before));
+        }
+        let Some(content) = self.content(&file, &before, digests, wants)? else {
+            return Ok(Attempt::Interrupted);
         };
-        let entry = entry(
-            path.clone(),
-            &after,
-            place.holding,
-            node,
-            held_xattrs,
-            held_flags,
-        );
-        let shape = match wants.shape {
-            Some(shape) => Some(self.shape(&file, &after, shape)?),
-            None => None,
+        let Some(mut sealed) = Sealed::of(&file, &before, place.holding, content)? else {
+            return Ok(Attempt::Changed);
         };
-        let held_prefix = wants.held.map(|length| HeldPrefix {
-            length,
-            digest: content.held,
-        });
-        let found = Found {
-            entry,
-            group: group(&after),
-            prefix: content.prefix,
-            held_prefix,
-            shape,
-        };
-        Ok(Some(Read::Found {
-            found,
-            sha256: content.sha256,
-            stat: after,
-        }))
+        if let Some(shape) = wants.shape {
+            sealed.shape = Some(self.shape(&file, &sealed.stat, shape)?);
+        }
+        Ok(Attempt::Sealed(sealed))
     }
 
     /// Hashes from the start to the end; none if the scan is to end.
     fn content(
         &mut self,
         file: &File,
+        stat: &Stat,
         digests: Digests,
         wants: &Wants,
     ) -> io::Result<Option<Content>> {
@@ -181,19 +241,8 @@ impl<'a> Reader<'a> {
         let mut sha256 = (digests == Digests::Both).then(sha2::Sha256::new);
         let mut prefix = wants.prefix.map(Prefix::of);
         let mut held = wants.held.map(Prefix::of);
-        let mut length = 0;
-        loop {
-            if self.interrupt.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let count = match file.read_at(&mut self.buffer, length) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                outcome => outcome?,
-            };
-            if count == 0 {
-                break;
-            }
-            let bytes = &self.buffer[..count];
+        let (at_work, mut told, mut done) = (self.at_work, 0, 0);
+        let length = self.pass(file, stat, 0..u64::MAX, &mut |bytes| {
             hasher.update(bytes);
             if let Some(sha256) = &mut sha256 {
                 sha256.update(bytes);
@@ -201,18 +250,20 @@ impl<'a> Reader<'a> {
             for prefix in prefix.iter_mut().chain(&mut held) {
                 prefix.update(bytes);
             }
-            let before = length;
-            length += count as u64;
-            if length / AT_WORK_EVERY > before / AT_WORK_EVERY {
-                (self.at_work)(AT_WORK_EVERY);
+            done += bytes.len() as u64;
+            if done - told >= AT_WORK_EVERY {
+                at_work(done - told);
+                told = done;
             }
-        }
+        })?;
+        let Some(length) = length else {
+            return Ok(None);
+        };
         Ok(Some(Content {
-            length,
-            blake3: hasher.finalize().into(),
             sha256: sha256.map(|hasher| Sha256::from_bytes(hasher.finalize().into())),
             prefix: prefix.and_then(Prefix::finish),
             held: held.and_then(Prefix::finish),
+            ..Content::of(length, hasher.finalize().into())
         }))
     }
 
@@ -231,12 +282,99 @@ impl<'a> Reader<'a> {
     }
 }
 
-struct Content {
+/// What was read of a file that was hashed elsewhere; none if it changed meanwhile.
+///
+/// # Errors
+/// What the file system gives.
+pub(super) fn seal(
+    path: TreePath,
+    file: &File,
+    before: &Stat,
+    holding: Holding,
+    content: Content,
+) -> io::Result<Option<Read>> {
+    let sealed = Sealed::of(file, before, holding, content)?;
+    Ok(sealed.map(|sealed| sealed.found(path, holding, &Wants::default())))
+}
+
+impl Sealed {
+    /// What else is held of a file, once its content was read; none if it changed meanwhile.
+    fn of(
+        file: &File,
+        before: &Stat,
+        holding: Holding,
+        content: Content,
+    ) -> io::Result<Option<Self>> {
+        let (xattrs, flags) = match holding {
+            Holding::All => (
+                Xattrs::held(xattrs::of(file)?),
+                FileFlags::from_raw(flags::of(file)?.unwrap_or(0)),
+            ),
+            Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
+        };
+        let stat = Stat::of(file)?;
+        let same = (before.size, before.mtime, before.ctime) == (stat.size, stat.mtime, stat.ctime)
+            && content.length == stat.size;
+        Ok(same.then_some(Sealed {
+            stat,
+            content,
+            xattrs,
+            flags,
+            shape: None,
+        }))
+    }
+
+    fn found(self, path: TreePath, holding: Holding, wants: &Wants) -> Read {
+        let Sealed {
+            stat,
+            content,
+            xattrs,
+            flags,
+            shape,
+        } = self;
+        let node = Node::File {
+            size: content.length,
+            content: content.blake3,
+        };
+        let held_prefix = wants.held.map(|length| HeldPrefix {
+            length,
+            digest: content.held,
+        });
+        let found = Found {
+            entry: entry(path, &stat, holding, node, xattrs, flags),
+            group: group(&stat),
+            prefix: content.prefix,
+            held_prefix,
+            shape,
+        };
+        Read::Found {
+            found,
+            sha256: content.sha256,
+            stat,
+        }
+    }
+}
+
+/// What was hashed of a file.
+pub(super) struct Content {
     length: u64,
     blake3: Blake3,
     sha256: Option<Sha256>,
     prefix: Option<Blake3>,
     held: Option<Blake3>,
+}
+
+impl Content {
+    /// So many bytes with this digest.
+    pub(super) fn of(length: u64, blake3: Blake3) -> Self {
+        Content {
+            length,
+            blake3,
+            sha256: None,
+            prefix: None,
+            held: None,
+        }
+    }
 }
 
 /// The beginning of a file, hashed beside the whole.

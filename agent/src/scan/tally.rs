@@ -5,23 +5,48 @@ use std::time::Instant;
 use drift::compare::Finding;
 use drift::coverage::{Coverage, ScanRecord};
 use drift::manifest::Manifest;
-use drift::observation::Found;
 
 use super::{Pass, ScanSummary};
 use crate::baseline::ManifestFile;
 
-/// Progress is told after this many paths.
+/// A thread tells of its progress after this many paths.
 const PROGRESS_EVERY: u64 = 512;
+
+/// What one thread counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Count {
+    /// Paths looked at.
+    pub(super) entries: u64,
+    /// Bytes of content read.
+    pub(super) bytes: u64,
+    pub(super) files_read: u64,
+    /// Entries that could not be verified.
+    pub(super) unverified: u64,
+    /// The latest moment that anything was read which is now marked.
+    pub(super) read_until: i64,
+    told: (u64, u64),
+}
+
+impl Count {
+    /// Whether so much has come together that it should be told.
+    pub(super) fn is_due(&self) -> bool {
+        self.entries - self.told.0 >= PROGRESS_EVERY
+    }
+
+    /// Entries and bytes since this was last asked.
+    pub(super) fn since_told(&mut self) -> (u64, u64) {
+        let since = (self.entries - self.told.0, self.bytes - self.told.1);
+        self.told = (self.entries, self.bytes);
+        since
+    }
+}
 
 /// Counts what a scan comes to.
 pub(super) struct Tally {
     pass: Pass,
     pub(super) coverage: Coverage,
-    entries: u64,
-    bytes: u64,
     drifts: u64,
-    files_read: u64,
-    pub(super) unverified: u64,
+    count: Count,
 }
 
 impl Tally {
@@ -39,27 +64,17 @@ impl Tally {
         Tally {
             pass,
             coverage,
-            entries: 0,
-            bytes: 0,
             drifts: 0,
-            files_read: 0,
-            unverified: 0,
+            count: Count::default(),
         }
     }
 
-    pub(super) fn found(&mut self, found: &Found, tell: &dyn Fn(u64, u64)) {
-        if let Some((size, _)) = found.content() {
-            self.bytes += size;
-            self.files_read += 1;
-        }
-        self.trusted(tell);
-    }
-
-    pub(super) fn trusted(&mut self, tell: &dyn Fn(u64, u64)) {
-        self.entries += 1;
-        if self.entries.is_multiple_of(PROGRESS_EVERY) {
-            tell(self.entries, self.bytes);
-        }
+    /// Adds what a thread counted.
+    pub(super) fn add(&mut self, count: &Count) {
+        self.count.entries += count.entries;
+        self.count.bytes += count.bytes;
+        self.count.files_read += count.files_read;
+        self.count.unverified += count.unverified;
     }
 
     pub(super) fn count(&mut self, finding: &Finding) {
@@ -78,15 +93,15 @@ impl Tally {
     pub(super) fn finish(mut self, started: Instant) -> ScanSummary {
         let elapsed = started.elapsed();
         let rehashed = if self.pass == Pass::Quick {
-            self.files_read
+            self.count.files_read
         } else {
             0
         };
         let record = ScanRecord {
             age_seconds: 0,
             took_milliseconds: elapsed.as_millis() as u64,
-            entries: self.entries,
-            bytes: self.bytes,
+            entries: self.count.entries,
+            bytes: self.count.bytes,
             rehashed,
         };
         match self.pass {
@@ -97,10 +112,10 @@ impl Tally {
         self.coverage.verified_entries = self
             .coverage
             .expected_entries
-            .saturating_sub(self.unverified);
+            .saturating_sub(self.count.unverified);
         ScanSummary {
-            entries: self.entries,
-            bytes: self.bytes,
+            entries: self.count.entries,
+            bytes: self.count.bytes,
             drifts: self.drifts,
             gaps: self.coverage.gap_count,
             rehashed,

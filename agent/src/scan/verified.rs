@@ -1,76 +1,192 @@
 //! What was verified before, so that a quick pass can trust what has not moved since.
 //!
 //! It lies only in the direction of more work: a mark is kept for an entry that was found to be as the manifest says,
-//! and it is believed only on the same boot, by a clock that was not set back, for an inode whose `ctime` is older by
-//! more than [`SETTLED_NANOSECONDS`] than the moment it was read.
-
-use std::collections::HashMap;
+//! and it is believed only on the same boot and the same mounts, by a clock that was not set back, for an inode whose
+//! `ctime` is older by more than [`SETTLED_NANOSECONDS`] than the moment it was read.
+//!
+//! ```text
+//! magic      8 bytes, "drftseen"
+//! manifest   32 bytes, its BLAKE3; boot id: length (1 byte) and bytes; mounts: count (1 byte), 8 bytes each
+//! latest     8 bytes, nanoseconds since 1970
+//! marks      20 bytes for each entry: device, inode, ctime; zero where there is none
+//! digest     32 bytes, BLAKE3 of all before
+//! ```
+//! All numbers are little-endian.
 
 use drift::Blake3;
+use drift::manifest::Part;
 use driftmark_kernel::Stat;
-use serde::{Deserialize, Serialize};
 
 /// A change within the kernel's clock tick of the reading may have the same `ctime` as the reading saw.
 const SETTLED_NANOSECONDS: i64 = 20_000_000;
 
-/// Marks of entries that were found to be as the manifest says, by their ordinal.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+const MAGIC: &[u8; 8] = b"drftseen";
+const MARK_BYTES: usize = 20;
+const DIGEST_BYTES: usize = 32;
+
+/// Marks of entries that were found to be as the manifest says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// The manifest that they were verified against.
+    context: Context,
+    /// The latest moment that a mark was made, nanoseconds since 1970.
+    latest: i64,
+    /// By the entry's ordinal.
+    marks: Vec<Mark>,
+}
+
+/// What marks depend on: with any other they are worth nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The manifest that entries were verified against.
     pub manifest: Option<Blake3>,
     /// The boot on which they were.
     pub boot_id: String,
-    /// The latest moment that a mark was made, nanoseconds since 1970.
-    latest: i64,
-    marks: HashMap<u64, Mark>,
+    /// The mounts that the image's file systems were seen through: one that was unmounted may have been changed
+    /// without a trace.
+    pub mounts: Vec<u64>,
 }
 
-/// What an entry looked like when it was verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
-    device: (u32, u32),
+/// What an entry looked like when it was verified. Its size is the manifest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C, packed(4))]
+pub(super) struct Mark {
+    device: u32,
     inode: u64,
-    size: u64,
     changed: i64,
 }
 
+/// The marks of the entries of one part.
+pub(super) struct Marks<'v> {
+    first: u64,
+    marks: &'v mut [Mark],
+}
+
 impl Verified {
-    /// Forgets everything that was not verified against this manifest, on this boot, by a clock that went on since.
-    pub fn prepare(&mut self, manifest: Blake3, boot_id: &str, now: i64) {
-        if self.manifest != Some(manifest) || self.boot_id != boot_id || now < self.latest {
+    /// Forgets everything that was not verified in this context, by a clock that went on since; makes room for as many
+    /// entries as the manifest has.
+    pub fn prepare(&mut self, context: Context, entries: u64, now: i64) {
+        if self.context != context || now < self.latest {
             *self = Verified {
-                manifest: Some(manifest),
-                boot_id: boot_id.to_owned(),
+                context,
                 latest: now,
-                ..Self::default()
+                marks: Vec::new(),
             };
         }
+        self.marks.resize(entries as usize, Mark::default());
     }
 
-    /// Whether the entry looks exactly as it did when it was verified.
-    pub fn trusts(&self, ordinal: u64, stat: &Stat) -> bool {
-        self.marks.get(&ordinal) == Some(&Mark::of(stat))
-    }
-
-    /// Whether anything is marked.
+    /// Whether nothing is marked.
     pub fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.marks.iter().all(|mark| *mark == Mark::default())
     }
 
-    /// Notes that an entry was found to be as the manifest says, read from the moment `read_at` on.
-    pub fn mark(&mut self, ordinal: u64, stat: &Stat, read_at: i64) {
-        let mark = Mark::of(stat);
-        if read_at.saturating_sub(mark.changed) > SETTLED_NANOSECONDS {
-            self.latest = self.latest.max(read_at);
-            self.marks.insert(ordinal, mark);
-        } else {
-            self.marks.remove(&ordinal);
+    /// Notes that marks were made of what was read until this moment.
+    pub(super) fn read_until(&mut self, read_at: i64) {
+        self.latest = self.latest.max(read_at);
+    }
+
+    /// All marks, to be shared out among the parts of the manifest in their order.
+    pub(super) fn shared_out(&mut self, parts: Vec<Part>) -> Vec<(Part, Marks<'_>)> {
+        let mut rest = self.marks.as_mut_slice();
+        let share = |part: Part| {
+            let length = part.ordinals.end - part.ordinals.start;
+            let (marks, others) = std::mem::take(&mut rest).split_at_mut(length as usize);
+            rest = others;
+            let first = part.ordinals.start;
+            (part, Marks { first, marks })
+        };
+        parts.into_iter().map(share).collect()
+    }
+
+    /// Marks of what was judged when all parts were done.
+    pub(super) fn all(&mut self) -> Marks<'_> {
+        Marks {
+            first: 0,
+            marks: &mut self.marks,
         }
+    }
+
+    /// The bytes of a file from which [`Verified::from_bytes`] makes the same.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let Context {
+            manifest,
+            boot_id,
+            mounts,
+        } = &self.context;
+        bytes.extend_from_slice(manifest.unwrap_or(Blake3::of(b"")).as_bytes());
+        bytes.push(boot_id.len() as u8);
+        bytes.extend_from_slice(boot_id.as_bytes());
+        bytes.push(mounts.len() as u8);
+        mounts
+            .iter()
+            .for_each(|mount| bytes.extend_from_slice(&mount.to_le_bytes()));
+        bytes.extend_from_slice(&self.latest.to_le_bytes());
+        bytes.reserve_exact(self.marks.len() * MARK_BYTES + DIGEST_BYTES);
+        for mark in &self.marks {
+            bytes.extend_from_slice(&mark.to_bytes());
+        }
+        let digest = Blake3::of(&bytes);
+        bytes.extend_from_slice(digest.as_bytes());
+        bytes
+    }
+
+    /// None of bytes that [`Verified::to_bytes`] did not make, and of those that were altered since.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (bytes, digest) = bytes.split_last_chunk::<DIGEST_BYTES>()?;
+        if Blake3::of(bytes).as_bytes() != digest {
+            return None;
+        }
+        let mut rest = bytes.strip_prefix(MAGIC)?;
+        let manifest = Some(Blake3::from_bytes(take(&mut rest)?));
+        let [length] = take(&mut rest)?;
+        let boot_id = rest.split_off(..usize::from(length))?;
+        let [count] = take(&mut rest)?;
+        let mounts = (0..count).map(|_| take(&mut rest).map(u64::from_le_bytes));
+        let mounts = mounts.collect::<Option<_>>()?;
+        let latest = i64::from_le_bytes(take(&mut rest)?);
+        let (marks, rest) = rest.as_chunks();
+        rest.is_empty().then(|| Verified {
+            context: Context {
+                manifest,
+                boot_id: String::from_utf8_lossy(boot_id).into_owned(),
+                mounts,
+            },
+            latest,
+            marks: marks.iter().map(Mark::from_bytes).collect(),
+        })
+    }
+}
+
+impl Marks<'_> {
+    /// Whether the entry looks exactly as it did when it was verified.
+    pub(super) fn trust(&self, ordinal: u64, stat: &Stat) -> bool {
+        let mark = self.at(ordinal).map(|at| self.marks[at]);
+        mark == Some(Mark::of(stat))
+    }
+
+    /// Notes that an entry was found to be as the manifest says, read from the moment `read_at` on, unless that is too
+    /// close to its last change.
+    pub(super) fn mark(&mut self, ordinal: u64, stat: &Stat, read_at: i64) {
+        let mark = Mark::of(stat);
+        let settled = read_at.saturating_sub(mark.changed) > SETTLED_NANOSECONDS;
+        self.set(ordinal, if settled { mark } else { Mark::default() });
     }
 
     /// Notes that an entry was not as the manifest says.
-    pub fn forget(&mut self, ordinal: u64) {
-        self.marks.remove(&ordinal);
+    pub(super) fn forget(&mut self, ordinal: u64) {
+        self.set(ordinal, Mark::default());
+    }
+
+    fn set(&mut self, ordinal: u64, mark: Mark) {
+        if let Some(at) = self.at(ordinal) {
+            self.marks[at] = mark;
+        }
+    }
+
+    fn at(&self, ordinal: u64) -> Option<usize> {
+        let at = ordinal.checked_sub(self.first)? as usize;
+        (at < self.marks.len()).then_some(at)
     }
 }
 
@@ -82,10 +198,33 @@ impl Mark {
             .saturating_mul(1_000_000_000)
             .saturating_add(i64::from(stat.ctime.1));
         Mark {
-            device: stat.dev,
+            // As the kernel numbers devices: 12 bits and 20.
+            device: (stat.dev.0 << 20) | (stat.dev.1 & 0x000f_ffff),
             inode: stat.ino,
-            size: stat.size,
             changed,
         }
     }
+
+    fn to_bytes(self) -> [u8; MARK_BYTES] {
+        let mut bytes = [0; MARK_BYTES];
+        bytes[..4].copy_from_slice(&{ self.device }.to_le_bytes());
+        bytes[4..12].copy_from_slice(&{ self.inode }.to_le_bytes());
+        bytes[12..].copy_from_slice(&{ self.changed }.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; MARK_BYTES]) -> Self {
+        let mut rest = &bytes[..];
+        Mark {
+            device: take(&mut rest).map_or(0, u32::from_le_bytes),
+            inode: take(&mut rest).map_or(0, u64::from_le_bytes),
+            changed: take(&mut rest).map_or(0, i64::from_le_bytes),
+        }
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
 }

@@ -1,9 +1,10 @@
 //! Walks an image's file systems in path order and says what is at each path.
 //!
 //! Directories are read whole, their names sorted, and each is entered right after it was visited. The walk keeps an
-//! explicit stack: a tree may be as deep as it likes.
+//! explicit stack: a tree may be as deep as it likes. A walk may be of a part of the paths alone: it then lists the
+//! directories above its first path, without visiting them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 
@@ -12,49 +13,111 @@ use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{TreePath, escape};
-use driftmark_kernel::{Dir, FileKind, Names, Stat};
+use driftmark_kernel::{Access, Dir, FileKind, Names, Stat};
 
 use super::filesystems::{Filesystems, Holding};
 
 /// What the walk meets at a path.
-pub(crate) enum Visit {
-    /// A regular file, still to be opened and read.
-    File {
+pub(crate) enum Visit<'w> {
+    /// A regular file, by what its directory says of it: still to be opened and read.
+    File { path: TreePath, place: Place<'w> },
+    /// A directory, open: [`directory_entry`] gives all that is held of it.
+    Directory {
+        path: TreePath,
+        dir: &'w Dir,
+        stat: Stat,
+        holding: Holding,
+    },
+    /// Anything else: [`other_entry`] gives all that is held of it.
+    Other {
         path: TreePath,
         stat: Stat,
-        place: Place,
-    },
-    /// Anything else, with all that is held of it, unless `look` was not asked for.
-    Other {
-        entry: Entry,
-        stat: Stat,
-        group: Option<Group>,
+        place: Place<'w>,
     },
     /// Something that cannot be looked at, and nothing below it.
     Gap(Gap),
 }
 
 /// Where a file is opened: a name in an open directory.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) dir: Arc<Dir>,
-    pub(crate) name: CString,
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'d> {
+    dir: &'d Arc<Dir>,
+    name: &'d CStr,
     pub(crate) holding: Holding,
+}
+
+/// A [`Place`] that keeps its directory open.
+pub(crate) struct HeldPlace {
+    dir: Arc<Dir>,
+    name: CString,
+    holding: Holding,
+}
+
+impl Place<'_> {
+    /// What is there.
+    ///
+    /// # Errors
+    /// Those of [`Dir::stat_at`].
+    pub(crate) fn stat(self) -> io::Result<Stat> {
+        self.dir.stat_at(self.name)
+    }
+
+    /// Opens the file that is there.
+    ///
+    /// # Errors
+    /// Those of [`Dir::open_regular`].
+    pub(crate) fn open(self) -> io::Result<(std::fs::File, Stat)> {
+        self.dir.open_regular(self.name)
+    }
+
+    /// For later: its directory stays open until then.
+    pub(crate) fn hold(self) -> HeldPlace {
+        HeldPlace {
+            dir: Arc::clone(self.dir),
+            name: self.name.to_owned(),
+            holding: self.holding,
+        }
+    }
+}
+
+impl HeldPlace {
+    /// The same place.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            dir: &self.dir,
+            name: &self.name,
+            holding: self.holding,
+        }
+    }
 }
 
 /// A walk over file systems, led by the rules: below a volatile rule nothing is looked at.
 pub(crate) struct Walk<'a> {
     filesystems: &'a Filesystems,
     rules: &'a Rules,
-    names: Names,
+    start: Option<&'a TreePath>,
+    end: Option<&'a TreePath>,
+    /// Buffers of directories that were gone through.
+    spare: Vec<Names>,
 }
 
 /// A directory that is being gone through.
 struct Level {
     dir: Arc<Dir>,
     path: TreePath,
-    names: std::vec::IntoIter<CString>,
+    names: Names,
+    next: usize,
     holding: Holding,
+}
+
+/// What a name of a directory turned out to be.
+enum Looked {
+    Directory(Dir, Holding),
+    File,
+    Other(Stat),
+    Gap(Gap),
+    /// It went, or nothing is held of it.
+    Nothing,
 }
 
 impl<'a> Walk<'a> {
@@ -62,8 +125,20 @@ impl<'a> Walk<'a> {
         Walk {
             filesystems,
             rules,
-            names: Names::new(),
+            start: None,
+            end: None,
+            spare: Vec::new(),
         }
+    }
+
+    /// Only the paths from `start` on, and those before `end`. A gap above `start` is told here too.
+    pub(crate) fn between(
+        mut self,
+        start: Option<&'a TreePath>,
+        end: Option<&'a TreePath>,
+    ) -> Self {
+        (self.start, self.end) = (start, end);
+        self
     }
 
     /// Tells `visit` what is at each path, in path order, until it breaks off.
@@ -72,114 +147,208 @@ impl<'a> Walk<'a> {
     /// A root that cannot be opened, and whatever `visit` gives.
     pub(crate) fn run<E>(
         &mut self,
-        visit: &mut dyn FnMut(Visit) -> Result<(), E>,
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<io::Result<()>, E> {
         let root = match self.filesystems.root().root() {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
         };
         let mut levels = Vec::new();
-        self.enter(root, TreePath::root(), Holding::All, &mut levels, visit)?;
+        match self.start {
+            None => self.enter(root, TreePath::root(), Holding::All, &mut levels, visit)?,
+            Some(start) => self.resume(root, start, &mut levels, visit)?,
+        }
         while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.next() else {
-                levels.pop();
+            let Some(name) = level.names.get(level.next) else {
+                self.leave(&mut levels);
                 continue;
             };
-            let path = match level.path.join(name.as_bytes()) {
-                Ok(path) => path,
-                Err(_) => {
-                    visit(Visit::Gap(gap(&level.path, GapReason::TooDeep, "")))?;
-                    levels.pop();
-                    continue;
-                }
+            level.next += 1;
+            let Ok(path) = level.path.join(name.name.to_bytes()) else {
+                visit(Visit::Gap(gap(&level.path, GapReason::TooDeep, "")))?;
+                self.leave(&mut levels);
+                continue;
             };
+            if self.end.is_some_and(|end| path >= *end) {
+                break;
+            }
             let place = Place {
-                dir: Arc::clone(&level.dir),
-                name,
+                dir: &level.dir,
+                name: name.name,
                 holding: level.holding,
             };
-            self.step(path, place, &mut levels, visit)?;
+            match self.look(&path, place, name.kind) {
+                Looked::Directory(dir, holding) => {
+                    self.enter(dir, path, holding, &mut levels, visit)?;
+                }
+                Looked::File => visit(Visit::File { path, place })?,
+                Looked::Other(stat) => visit(Visit::Other { path, stat, place })?,
+                Looked::Gap(gap) => visit(Visit::Gap(gap))?,
+                Looked::Nothing => {}
+            }
         }
         Ok(Ok(()))
     }
 
-    fn step<E>(
+    /// Lists the directories above `start`, each from the name on that leads there.
+    fn resume<E>(
         &mut self,
-        path: TreePath,
-        place: Place,
+        root: Dir,
+        start: &TreePath,
         levels: &mut Vec<Level>,
-        visit: &mut dyn FnMut(Visit) -> Result<(), E>,
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if let Some((tree, holding)) = self.filesystems.mounted_at(&path) {
+        let (mut dir, mut path, mut holding) = (root, TreePath::root(), Holding::All);
+        let mut components = start.components().peekable();
+        while let Some(component) = components.next() {
+            if !self.rules.descend(&path) {
+                return Ok(());
+            }
+            match self.list(dir, path, holding) {
+                Ok(level) => levels.push(level),
+                Err(gap) => return visit(Visit::Gap(gap)),
+            }
+            let level = levels.last_mut().expect("it was pushed");
+            level.next = level.names.position_of(component);
+            if components.peek().is_none() {
+                return Ok(());
+            }
+            let next = level.names.get(level.next);
+            let Some(name) = next.filter(|name| name.name.to_bytes() == component) else {
+                return Ok(());
+            };
+            level.next += 1;
+            let Ok(below) = level.path.join(component) else {
+                return Ok(());
+            };
+            let place = Place {
+                dir: &level.dir,
+                name: name.name,
+                holding: level.holding,
+            };
+            match self.look(&below, place, name.kind) {
+                Looked::Directory(found, held) => (dir, path, holding) = (found, below, held),
+                Looked::Gap(gap) => return visit(Visit::Gap(gap)),
+                Looked::File | Looked::Other(_) | Looked::Nothing => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that says that a name is a regular file or a directory is believed, where nothing can be mounted over
+    /// it: what it really is, the open that follows finds out.
+    fn look(&self, path: &TreePath, place: Place<'_>, listed: Option<FileKind>) -> Looked {
+        if let Some((tree, holding)) = self.filesystems.mounted_at(path) {
             return match tree.root() {
-                Ok(dir) => self.enter(dir, path, holding, levels, visit),
-                Err(error) => visit(Visit::Gap(unreadable(&path, &error))),
+                Ok(dir) => Looked::Directory(dir, holding),
+                Err(error) => Looked::Gap(unreadable(path, &error)),
             };
         }
-        if self.filesystems.is_missing(&path) {
-            return visit(Visit::Gap(gap(&path, GapReason::FilesystemMissing, "")));
+        if self.filesystems.is_missing(path) {
+            return Looked::Gap(gap(path, GapReason::FilesystemMissing, ""));
         }
-        let below_volatile = self.rules.below_volatile(&path);
-        let stat = match place.dir.stat_at(&*place.name) {
+        let below_volatile = self.rules.below_volatile(path);
+        if place.dir.access() == Access::PrivateClone {
+            match listed {
+                Some(FileKind::File) if below_volatile => return Looked::Nothing,
+                Some(FileKind::File) => return Looked::File,
+                Some(FileKind::Directory) if below_volatile && !self.rules.descend(path) => {
+                    return Looked::Nothing;
+                }
+                Some(FileKind::Directory) => {
+                    if let Ok(dir) = place.dir.open_dir(place.name) {
+                        return Looked::Directory(dir, place.holding);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let stat = match place.stat() {
             Ok(stat) => stat,
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return visit(Visit::Gap(unreadable(&path, &error))),
+            Err(error) if is_gone(&error) => return Looked::Nothing,
+            Err(error) => return Looked::Gap(unreadable(path, &error)),
         };
         if place.dir.crosses(&stat) {
             return if below_volatile {
-                Ok(())
+                Looked::Nothing
             } else {
-                visit(Visit::Gap(gap(&path, GapReason::UnderMount, "")))
+                Looked::Gap(gap(path, GapReason::UnderMount, ""))
             };
         }
         match stat.kind {
-            FileKind::Directory if below_volatile && !self.rules.descend(&path) => Ok(()),
-            FileKind::Directory => match place.dir.open_dir(&*place.name) {
-                Ok(dir) => self.enter(dir, path, place.holding, levels, visit),
-                Err(error) if is_gone(&error) => Ok(()),
-                Err(error) => visit(Visit::Gap(unreadable(&path, &error))),
+            FileKind::Directory if below_volatile && !self.rules.descend(path) => Looked::Nothing,
+            FileKind::Directory => match place.dir.open_dir(place.name) {
+                Ok(dir) => Looked::Directory(dir, place.holding),
+                Err(error) if is_gone(&error) => Looked::Nothing,
+                Err(error) => Looked::Gap(unreadable(path, &error)),
             },
-            _ if below_volatile => Ok(()),
-            FileKind::File => visit(Visit::File { path, stat, place }),
-            _ => visit(other(path, &stat, &place)),
+            _ if below_volatile => Looked::Nothing,
+            FileKind::File => Looked::File,
+            _ => Looked::Other(stat),
         }
     }
 
     /// Visits a directory and makes it the one that is gone through next.
     fn enter<E>(
         &mut self,
-        mut dir: Dir,
+        dir: Dir,
         path: TreePath,
         holding: Holding,
         levels: &mut Vec<Level>,
-        visit: &mut dyn FnMut(Visit) -> Result<(), E>,
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if !self.rules.below_volatile(&path) {
-            match directory(&dir, &path, holding) {
-                Ok(found) => visit(found)?,
+            let visited = match dir.stat() {
+                Ok(stat) => Visit::Directory {
+                    path: path.clone(),
+                    dir: &dir,
+                    stat,
+                    holding,
+                },
                 Err(error) => return visit(Visit::Gap(unreadable(&path, &error))),
-            }
+            };
+            visit(visited)?;
         }
         if !self.rules.descend(&path) {
             return Ok(());
         }
-        if let Err(error) = dir.names(&mut self.names) {
-            return visit(Visit::Gap(unreadable(&path, &error)));
+        match self.list(dir, path, holding) {
+            Ok(level) => levels.push(level),
+            Err(gap) => visit(Visit::Gap(gap))?,
         }
-        self.names.sort();
-        let names: Vec<CString> = self.names.iter().map(|name| name.name.to_owned()).collect();
-        levels.push(Level {
+        Ok(())
+    }
+
+    fn list(&mut self, mut dir: Dir, path: TreePath, holding: Holding) -> Result<Level, Gap> {
+        let mut names = self.spare.pop().unwrap_or_default();
+        if let Err(error) = dir.names(&mut names) {
+            return Err(unreadable(&path, &error));
+        }
+        names.sort();
+        Ok(Level {
             dir: Arc::new(dir),
             path,
-            names: names.into_iter(),
+            names,
+            next: 0,
             holding,
-        });
-        Ok(())
+        })
+    }
+
+    fn leave(&mut self, levels: &mut Vec<Level>) {
+        self.spare.extend(levels.pop().map(|level| level.names));
     }
 }
 
-fn directory(dir: &Dir, path: &TreePath, holding: Holding) -> io::Result<Visit> {
-    let stat = dir.stat()?;
+/// All that is held of a directory.
+///
+/// # Errors
+/// What reading its attributes gives.
+pub(crate) fn directory_entry(
+    path: TreePath,
+    dir: &Dir,
+    stat: &Stat,
+    holding: Holding,
+) -> io::Result<Entry> {
     let (xattrs, flags) = match holding {
         Holding::All => (
             Xattrs::held(dir.xattrs()?),
@@ -187,54 +356,39 @@ fn directory(dir: &Dir, path: &TreePath, holding: Holding) -> io::Result<Visit> 
         ),
         Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
     };
-    let entry = entry(path.clone(), &stat, holding, Node::Directory, xattrs, flags);
-    Ok(Visit::Other {
-        entry,
-        stat,
-        group: None,
-    })
+    Ok(entry(path, stat, holding, Node::Directory, xattrs, flags))
 }
 
-/// A symbolic link, a device, a FIFO or a socket: never opened.
-fn other(path: TreePath, stat: &Stat, place: &Place) -> Visit {
+/// All that is held of a symbolic link, a device, a FIFO or a socket: never opened.
+///
+/// # Errors
+/// What reading its target or its attributes gives.
+pub(crate) fn other_entry(path: TreePath, stat: &Stat, place: Place<'_>) -> io::Result<Entry> {
     let device = Device {
         major: stat.rdev.0,
         minor: stat.rdev.1,
     };
     let node = match stat.kind {
-        FileKind::Symlink => place
-            .dir
-            .read_link(&*place.name)
-            .map(|target| Node::Symlink {
-                target: target.into(),
-            }),
-        FileKind::CharDevice => Ok(Node::CharDevice(device)),
-        FileKind::BlockDevice => Ok(Node::BlockDevice(device)),
-        FileKind::Fifo => Ok(Node::Fifo),
-        FileKind::Socket => Ok(Node::Socket),
+        FileKind::Symlink => Node::Symlink {
+            target: place.dir.read_link(place.name)?.into(),
+        },
+        FileKind::CharDevice => Node::CharDevice(device),
+        FileKind::BlockDevice => Node::BlockDevice(device),
+        FileKind::Fifo => Node::Fifo,
+        FileKind::Socket => Node::Socket,
         FileKind::File | FileKind::Directory => {
             unreachable!("files and directories are visited elsewhere")
         }
     };
-    let found = node.and_then(|node| Ok((node, place.dir.xattrs_at(&*place.name)?)));
-    match found {
-        Ok((node, xattrs)) => {
-            let entry = entry(
-                path,
-                stat,
-                place.holding,
-                node,
-                Xattrs::held(xattrs),
-                FileFlags::NONE,
-            );
-            Visit::Other {
-                entry,
-                stat: *stat,
-                group: group(stat),
-            }
-        }
-        Err(error) => Visit::Gap(unreadable(&path, &error)),
-    }
+    let xattrs = Xattrs::held(place.dir.xattrs_at(place.name)?);
+    Ok(entry(
+        path,
+        stat,
+        place.holding,
+        node,
+        xattrs,
+        FileFlags::NONE,
+    ))
 }
 
 /// An entry of what was found, its links not known yet.

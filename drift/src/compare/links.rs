@@ -40,19 +40,22 @@ impl LinkGroups {
         let Some(group) = found.group else {
             return Some(Settled { expected, found });
         };
-        let names = self
-            .groups
-            .entry((group.device, group.inode))
-            .or_insert_with(|| Names {
-                least: found.entry.path.clone(),
-                seen: 0,
-            });
-        names.seen += 1;
-        if found.entry.path < names.least {
-            names.least = found.entry.path.clone();
-        }
+        self.see(group, &found.entry.path);
         self.waiting.push((group, Settled { expected, found }));
         None
+    }
+
+    /// Notes a name of a group that is not to be judged: it is there, and known to be as it should be.
+    pub fn see(&mut self, group: Group, path: &TreePath) {
+        let names = self.groups.entry((group.device, group.inode));
+        let names = names.or_insert_with(|| Names {
+            least: path.clone(),
+            seen: 0,
+        });
+        names.seen += 1;
+        if *path < names.least {
+            names.least = path.clone();
+        }
     }
 
     /// Notes an entry that a gap covers: it may still be a name of the group that it was in.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::TreePath;
 use crate::compare::CompareError;
 use crate::entry::Entry;
-use crate::manifest::{Contents, Entries, ManifestError, Source};
+use crate::manifest::{Contents, Entries, ManifestError, Part, Source};
 
 /// One forward pass over a manifest, led by the paths of a walk in the same order.
 #[derive(Debug)]
@@ -30,8 +30,17 @@ pub struct Met {
 impl<'m, S: Source> Merge<'m, S> {
     /// Begins before the first entry.
     pub fn new(manifest: &'m Contents<S>) -> Self {
+        Self::over(manifest.entries())
+    }
+
+    /// Begins before the first entry of a part, and ends with its last.
+    pub fn part(manifest: &'m Contents<S>, part: &Part) -> Self {
+        Self::over(manifest.entries_of(part))
+    }
+
+    fn over(entries: Entries<'m, S>) -> Self {
         Merge {
-            entries: manifest.entries(),
+            entries,
             next: None,
             started: false,
             before: None,

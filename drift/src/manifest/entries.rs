@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::entry::{Entry, Node, Xattr, Xattrs};
 use crate::manifest::layout::{BLOCK_BYTES, take_bytes};
+use crate::manifest::part::Part;
 use crate::manifest::record::{self, Record};
 use crate::manifest::{Contents, ManifestError, Source};
 use crate::{TreePath, varint};
@@ -40,6 +41,8 @@ pub struct Entries<'m, S> {
     /// The last path of the block before: order holds across blocks too.
     last_path: Option<TreePath>,
     next_ordinal: Option<(u64, u64)>,
+    /// Of the part that comes next: its first ordinal and its first path.
+    boundary: Option<(u64, TreePath)>,
 }
 
 /// Where a pass stands in its block.
@@ -70,6 +73,15 @@ impl<'m, S: Source> Entries<'m, S> {
             last_set: None,
             last_path: None,
             next_ordinal: None,
+            boundary: None,
+        }
+    }
+
+    /// The entries of one part.
+    pub(super) fn part(contents: &'m Contents<S>, part: &Part) -> Self {
+        Entries {
+            boundary: part.end.clone().map(|end| (part.ordinals.end, end)),
+            ..Self::blocks(contents, part.blocks.start, part.blocks.end)
         }
     }
 
@@ -128,8 +140,15 @@ impl<'m, S: Source> Entries<'m, S> {
     }
 
     /// A pass that came to the last block has seen as many entries as the header says: a signed number, which coverage
-    /// is counted by.
+    /// is counted by. One that came to the next part has left nothing out before it, and nothing of it in here.
     fn check_end(&self) -> Result<(), ManifestError> {
+        if let Some((ordinal, start)) = &self.boundary {
+            let counted = self.next_ordinal.is_none_or(|seen| seen.0 == *ordinal);
+            let before = self.last_path.as_ref().is_none_or(|last| last < start);
+            if !counted || !before {
+                return Err(ManifestError::Malformed("order of blocks"));
+            }
+        }
         let header = &self.contents.header;
         let whole = self.end_block == header.sections.entry_blocks();
         let counted = self
@@ -249,7 +268,7 @@ pub(super) fn find<S: Source>(
     let (mut low, mut high) = (0, contents.header.sections.entry_blocks());
     while low < high {
         let middle = low + (high - low) / 2;
-        if first_path(contents, middle)? <= *path {
+        if first_of_block(contents, middle)? <= *path {
             low = middle + 1;
         } else {
             high = middle;
@@ -261,9 +280,21 @@ pub(super) fn find<S: Source>(
     Entries::blocks(contents, block, block + 1).seek(path)
 }
 
-fn first_path<S: Source>(contents: &Contents<S>, index: u64) -> Result<TreePath, ManifestError> {
+/// The first path of a block.
+pub(super) fn first_of_block<S: Source>(
+    contents: &Contents<S>,
+    index: u64,
+) -> Result<TreePath, ManifestError> {
     let (block, end) = entry_block(contents, index)?;
     record::decode(&mut &block[BLOCK_HEAD_BYTES..end], None).map(|record| record.entry.path)
+}
+
+/// The ordinal of the first entry of a block.
+pub(super) fn place_of_block<S: Source>(
+    contents: &Contents<S>,
+    index: u64,
+) -> Result<u64, ManifestError> {
+    entry_block(contents, index).map(|(block, _)| ordinals(&block).0)
 }
 
 /// A block of entries, and where in it the entry section ends.

@@ -1,0 +1,215 @@
+//! What the threads of a scan share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use drift::TreePath;
+use drift::compare::{Expectation, LinkGroups};
+use drift::coverage::{Gap, GapReason};
+use drift::entry::Entry;
+use drift::manifest::{Manifest, Part};
+use drift::observation::Found;
+use driftmark_kernel::Stat;
+
+use super::filesystems::Filesystems;
+use super::long::Long;
+use super::tally::Count;
+use super::verified::Marks;
+use super::{Pass, Progress, ScanError};
+use crate::baseline::ManifestFile;
+
+/// The parts that no thread has taken yet, with the marks of their entries.
+pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<(Part, Marks<'v>)>>;
+
+/// Long files that wait for the end of the walk: each holds a file and a directory open.
+const MAX_LONG: usize = 64;
+
+/// What the threads of a scan share.
+pub(super) struct Shared<'a> {
+    pub(super) manifest: &'a Manifest<ManifestFile>,
+    pub(super) filesystems: &'a Filesystems,
+    pub(super) expectation: Expectation<'a>,
+    pub(super) pass: Pass,
+    pub(super) threads: usize,
+    pub(super) held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
+    pub(super) names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
+    pub(super) interrupt: &'a AtomicBool,
+    pub(super) progress: &'a (dyn Fn(Progress) + Sync),
+    /// A thread has ended the scan.
+    pub(super) over: AtomicBool,
+    state: State,
+}
+
+#[derive(Default)]
+struct State {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    /// Bytes of files that are not done yet.
+    at_work: AtomicU64,
+    groups: Mutex<LinkGroups>,
+    later: Mutex<Later>,
+    told: Mutex<HashSet<(TreePath, GapReason)>>,
+    long: Mutex<LongFiles>,
+    long_or_over: Condvar,
+}
+
+#[derive(Default)]
+struct LongFiles {
+    files: Vec<Arc<Long>>,
+    /// Threads that have done with walking.
+    walked: usize,
+}
+
+/// What is marked when all threads are done.
+#[derive(Default)]
+pub(super) struct Later {
+    /// Of files that were judged after their part was left.
+    pub(super) judged: Vec<Judged>,
+    /// Of names of link groups, which are judged when all are known.
+    pub(super) held: HashMap<TreePath, Judged>,
+}
+
+/// A file that was read, to be remembered.
+#[derive(Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) ordinal: u64,
+    pub(super) stat: Stat,
+    pub(super) read_at: i64,
+    pub(super) drifted: bool,
+}
+
+impl Judged {
+    pub(super) fn note(&self, marks: &mut Marks<'_>) {
+        if self.drifted {
+            marks.forget(self.ordinal);
+        } else {
+            marks.mark(self.ordinal, &self.stat, self.read_at);
+        }
+    }
+}
+
+/// What a scan is led by, but for what it keeps.
+pub(super) struct Led<'a> {
+    pub(super) manifest: &'a Manifest<ManifestFile>,
+    pub(super) filesystems: &'a Filesystems,
+    pub(super) names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(led: &Led<'a>, request: &'a super::ScanRequest<'_>) -> Self {
+        Shared {
+            manifest: led.manifest,
+            filesystems: led.filesystems,
+            names_of_image: led.names_of_image,
+            expectation: Expectation::new(led.manifest.header()),
+            pass: request.pass,
+            threads: request.threads.max(1),
+            held_length: request.held_length,
+            interrupt: request.interrupt,
+            progress: request.progress,
+            over: AtomicBool::new(false),
+            state: State::default(),
+        }
+    }
+
+    /// # Errors
+    /// The scan is over, or was told to end.
+    pub(super) fn go_on(&self) -> Result<(), ScanError> {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        if is_set(self.interrupt) || is_set(&self.over) {
+            Err(ScanError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn groups(&self) -> MutexGuard<'_, LinkGroups> {
+        locked(&self.state.groups)
+    }
+
+    /// Keeps a name of a link group until all its names are known.
+    pub(super) fn hold(&self, expected: Option<Entry>, found: Found, judged: Option<Judged>) {
+        if let Some(judged) = judged {
+            let path = found.entry.path.clone();
+            locked(&self.state.later).held.insert(path, judged);
+        }
+        let settled = self.groups().hold_or_settle(expected, found);
+        debug_assert!(settled.is_none(), "only what has several names is held");
+    }
+
+    pub(super) fn note_later(&self, judged: Judged) {
+        locked(&self.state.later).judged.push(judged);
+    }
+
+    /// Whether a gap was not told yet: one above several parts is met in each.
+    pub(super) fn is_new(&self, gap: &Gap) -> bool {
+        locked(&self.state.told).insert((gap.path.clone(), gap.reason))
+    }
+
+    /// Whether a long file may wait until all threads can hash it together.
+    pub(super) fn takes_long(&self) -> bool {
+        self.threads > 1 && locked(&self.state.long).files.len() < MAX_LONG
+    }
+
+    pub(super) fn add_long(&self, long: Long) {
+        locked(&self.state.long).files.push(Arc::new(long));
+        self.state.long_or_over.notify_all();
+    }
+
+    /// A thread has done with walking.
+    pub(super) fn walked(&self) {
+        locked(&self.state.long).walked += 1;
+        self.state.long_or_over.notify_all();
+    }
+
+    /// A long file; none if there are no more. Waits while a thread still walks, which may find one.
+    pub(super) fn long(&self, nth: usize) -> Option<Arc<Long>> {
+        let mut long = locked(&self.state.long);
+        loop {
+            if let Some(found) = long.files.get(nth) {
+                return Some(Arc::clone(found));
+            }
+            if long.walked == self.threads {
+                return None;
+            }
+            let waited = self.state.long_or_over.wait(long);
+            long = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How far a thread got since it last told.
+    pub(super) fn tell(&self, count: &mut Count) {
+        let (entries, bytes) = count.since_told();
+        let add = |to: &AtomicU64, more| to.fetch_add(more, Ordering::Relaxed) + more;
+        (self.progress)(Progress {
+            entries: add(&self.state.entries, entries),
+            bytes: add(&self.state.bytes, bytes).max(self.state.at_work.load(Ordering::Relaxed)),
+        });
+    }
+
+    /// A thread got further in a file of which nothing else tells yet: that is progress too.
+    pub(super) fn at_work(&self, more: u64) {
+        let told = self.state.bytes.load(Ordering::Relaxed);
+        let at_work = self.state.at_work.load(Ordering::Relaxed).max(told) + more;
+        self.state.at_work.store(at_work, Ordering::Relaxed);
+        (self.progress)(Progress {
+            entries: self.state.entries.load(Ordering::Relaxed),
+            bytes: at_work,
+        });
+    }
+
+    /// What is left to do when all threads have ended.
+    pub(super) fn finish(self) -> (LinkGroups, Later) {
+        let State { groups, later, .. } = self.state;
+        let into = PoisonError::into_inner;
+        (
+            groups.into_inner().unwrap_or_else(into),
+            later.into_inner().unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
