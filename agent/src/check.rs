@@ -156,12 +156,11 @@ pub fn check(
         root: &arguments.root,
         pass,
         threads: arguments.threads.unwrap_or_else(crate::threads),
-        verified: &mut verified,
         held_length: &|_| None,
         interrupt,
         progress,
     };
-    let scanned = scan(request, &mut |finding| match finding {
+    let scanned = scan(&request, &mut verified, &mut |finding| match finding {
         Finding::Drift(difference) => {
             let key = (difference.drift.path.clone(), difference.drift.kind.clone());
             drifts.insert(key, *difference);
@@ -277,9 +276,10 @@ fn remember(path: &Path, verified: &Verified) {
         return;
     };
     let is_there = std::fs::create_dir_all(directory).is_ok();
-    if is_there && !verified.is_empty() {
-        if let Err(error) = durable::write(path, &verified.to_bytes(), 0o600) {
-            tracing::debug!(%error, "the next quick check will have to read everything");
-        }
+    if is_there
+        && !verified.is_empty()
+        && let Err(error) = durable::write(path, &verified.to_bytes(), 0o600)
+    {
+        tracing::debug!(%error, "the next quick check will have to read everything");
     }
 }

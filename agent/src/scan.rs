@@ -56,8 +56,6 @@ pub struct ScanRequest<'a> {
     pub pass: Pass,
     /// Threads that read and hash; at least one.
     pub threads: usize,
-    /// What was verified before; it is brought up to date.
-    pub verified: &'a mut Verified,
     /// How long an append-only file was when it was held, if it was.
     pub held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
     /// Set it to end the scan early.

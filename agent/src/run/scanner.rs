@@ -204,12 +204,11 @@ impl Work {
             root: &self.root,
             pass: order.pass,
             threads: self.threads,
-            verified,
             held_length: &held_length,
             interrupt: &self.interrupt,
             progress: &count,
         };
-        let summary = scan(request, &mut |finding| match finding {
+        let summary = scan(&request, verified, &mut |finding| match finding {
             Finding::Drift(difference) if outcome.drifts.len() <= MAX_OPEN_DRIFTS => {
                 outcome.drifts.push(difference.drift);
             }

@@ -23,12 +23,16 @@ const QUEUED_FINDINGS: usize = 256;
 /// enough that no thread is left with the last one alone for long.
 const PARTS_EACH: u64 = 16;
 
-/// Scans, telling `sink` every finding. Blocks until it is done; findings come in no particular order.
+/// Scans, telling `sink` every finding; what was `verified` before is brought up to date. Blocks until it is done; findings come in no particular order.
 ///
 /// # Errors
 /// A root that cannot be opened, a manifest that cannot be read, or an interrupt. What was told until then stands for
 /// nothing.
-pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary, ScanError> {
+pub fn scan(
+    request: &ScanRequest<'_>,
+    verified: &mut Verified,
+    sink: &mut Sink<'_>,
+) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
     let manifest = &request.baseline.manifest;
     let root = canonical(request.root).map_err(|source| ScanError::Root {
@@ -72,11 +76,9 @@ pub fn scan(request: ScanRequest<'_>, sink: &mut Sink<'_>) -> Result<ScanSummary
         mounts: filesystems.mounts().to_vec(),
     };
     let entries = manifest.header().entry_count;
-    let mut verified = std::mem::take(request.verified);
     verified.prepare(context, entries, boot::realtime_ns());
-    let outcome = run_threads(&request, &filesystems, &mut verified, &mut tally, sink);
-    *request.verified = verified;
-    outcome.map(|()| tally.finish(started))
+    run_threads(request, &filesystems, verified, &mut tally, sink)?;
+    Ok(tally.finish(started))
 }
 
 /// Has all threads work through all parts; then judges what had to wait for the last of them.

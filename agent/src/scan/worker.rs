@@ -84,7 +84,7 @@ impl<'s> Worker<'s> {
         if let Err(error) = walk.run(&mut |visit| self.visit(&mut merge, marks, visit))? {
             self.gap(&mut merge, unreadable(&TreePath::root(), &error))?;
         }
-        let finished = merge.finish(&mut |entry| self.missing(entry));
+        let finished = merge.finish(&mut |entry| self.missing(&entry));
         Ok(finished.map_err(CompareError::from)?)
     }
 
@@ -103,17 +103,17 @@ impl<'s> Worker<'s> {
                 stat,
                 holding,
             } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(entry))?;
+                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| directory_entry(path, dir, &stat, holding);
-                self.plain(path, &stat, met, marks, &entry);
+                self.plain(&path, &stat, met, marks, &entry);
             }
             Visit::Other { path, stat, place } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(entry))?;
+                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| other_entry(path, &stat, place);
-                self.plain(path, &stat, met, marks, &entry);
+                self.plain(&path, &stat, met, marks, &entry);
             }
             Visit::File { path, place } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(entry))?;
+                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 self.file(path, place, met, marks)?;
             }
         }
@@ -123,13 +123,13 @@ impl<'s> Worker<'s> {
     /// Something without content.
     fn plain(
         &mut self,
-        path: TreePath,
+        path: &TreePath,
         stat: &Stat,
         met: Option<Met>,
         marks: &mut Marks<'_>,
         entry: &dyn Fn(TreePath) -> io::Result<Entry>,
     ) {
-        if self.is_trusted(&path, stat, met.as_ref(), marks) {
+        if self.is_trusted(path, stat, met.as_ref(), marks) {
             return;
         }
         let read_at = boot::realtime_ns();
@@ -144,7 +144,7 @@ impl<'s> Worker<'s> {
             Err(error) => {
                 self.count.unverified += u64::from(met.is_some());
                 self.cover(met.as_ref());
-                self.tell_gap(unreadable(&path, &error));
+                self.tell_gap(unreadable(path, &error));
             }
         }
     }
@@ -153,7 +153,7 @@ impl<'s> Worker<'s> {
     fn gap(&mut self, merge: &mut Merge<'_, ManifestFile>, gap: Gap) -> Result<(), ScanError> {
         let mut linked = Vec::new();
         let mut entries = 0;
-        let missing = &mut |entry| self.missing(entry);
+        let missing = &mut |entry| self.missing(&entry);
         merge.cover(&gap.path, missing, &mut |covered| {
             entries += 1;
             linked.extend(covered.links.is_some().then_some(covered));
@@ -230,7 +230,7 @@ impl<'s> Worker<'s> {
         match read {
             Read::Found { found, stat, .. } => self.found(met, found, &stat, read_at, marks),
             Read::Gone => {
-                met.into_iter().for_each(|met| self.missing(met.entry));
+                met.into_iter().for_each(|met| self.missing(&met.entry));
             }
             Read::Enough(stat) => self.unread(path, place.holding, met, &stat),
             Read::Gap(gap) => {
@@ -315,11 +315,11 @@ impl<'s> Worker<'s> {
 
     /// What its directory does not list is gone only if it cannot be looked up either: ext4 passes over a damaged block
     /// of a directory without a word, and what hides from a listing is not gone.
-    fn missing(&mut self, entry: Entry) {
+    fn missing(&mut self, entry: &Entry) {
         let gap = match self.shared.filesystems.look_up(&entry.path) {
             Err(error) if is_absent(&error) => {
                 let expectation = &self.shared.expectation;
-                return judge_missing(expectation, &entry, &mut |finding| self.tell(finding));
+                return judge_missing(expectation, entry, &mut |finding| self.tell(finding));
             }
             Err(error) => unreadable(&entry.path, &error),
             Ok(_) => gap(
@@ -330,7 +330,7 @@ impl<'s> Worker<'s> {
         };
         self.count.unverified += 1;
         if entry.links.is_some() {
-            self.shared.groups().cover(&entry);
+            self.shared.groups().cover(entry);
         }
         self.tell_gap(gap);
     }

@@ -81,17 +81,22 @@ fn an_interrupted_scan_ends_although_its_queues_are_full() {
                 root: &root,
                 pass: Pass::Full,
                 threads: 1,
-                verified: &mut Verified::default(),
                 held_length: &|_| None,
                 interrupt: &interrupt,
                 progress: &|_| interrupt.store(true, Ordering::Relaxed),
             };
-            let outcome = scan(request, &mut |_| {});
+            let outcome = scan(&request, &mut Verified::default(), &mut |_| {});
             assert!(matches!(outcome, Err(ScanError::Interrupted)));
         }
         done.send(()).unwrap();
     });
     ended.recv_timeout(SOON).expect("the scan hangs");
+}
+
+/// What changed less than 20 ms before it was read is not trusted.
+fn settle() {
+    let (_held, never) = channel::<()>();
+    let _ = never.recv_timeout(Duration::from_millis(50));
 }
 
 /// What a scan finds, and how many files of a quick pass it read again.
@@ -106,13 +111,12 @@ fn found(
         root,
         pass,
         threads,
-        verified,
         held_length: &|_| None,
         interrupt: &AtomicBool::new(false),
         progress: &|_| {},
     };
     let mut drifts = naive::Drifts::new();
-    let summary = scan(request, &mut |finding| match finding {
+    let summary = scan(&request, verified, &mut |finding| match finding {
         Finding::Drift(found) => {
             let drift = found.drift;
             let twice = drifts.insert(drift.path, (drift.kind, drift.changed));
@@ -138,7 +142,7 @@ fn a_grown_tree_that_was_changed_at_random_drifts_as_a_naive_scan_says_with_any_
             "there are several parts"
         );
         let mut verified = Verified::default();
-        std::thread::sleep(Duration::from_millis(50));
+        settle();
         let (clean, _) = found(&baseline, &root, (Pass::Full, 2), &mut verified);
         assert!(clean.is_empty(), "seed {seed}: {clean:?}");
         let (quick, rehashed) = found(&baseline, &root, (Pass::Quick, 3), &mut verified.clone());
