@@ -14,6 +14,7 @@
 use crate::entry::{Device, Entry, FileFlags, Kind, Links, Node, Xattrs};
 use crate::manifest::ManifestError;
 use crate::manifest::layout::{canonical_path, take_bytes};
+use crate::path::shared_prefix;
 use crate::{Blake3, TreePath, varint};
 
 const HAS_XATTRS: u8 = 1 << 4;
@@ -194,10 +195,6 @@ fn kind_code(node: &Node) -> u8 {
         Node::Fifo => 7,
         Node::Socket => 8,
     }
-}
-
-fn shared_prefix(before: &[u8], path: &[u8]) -> usize {
-    before.iter().zip(path).take_while(|(a, b)| a == b).count()
 }
 
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
