@@ -1,10 +1,9 @@
 //! Receives an image's file systems; hands on everything that a manifest holds of them.
 
+mod tree;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
@@ -12,14 +11,10 @@ use drift::entry::{Entry, FileFlags, Node, Xattrs};
 use drift::observation::Found;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
-use driftmark_kernel::Stat;
 
 use super::BakeError;
+use crate::scan::Progress;
 use crate::scan::filesystems::Filesystems;
-use crate::scan::{
-    Digests, HeldPlace, Progress, Read, Reader, Visit, Walk, Wants, directory_entry, group,
-    other_entry, unreadable,
-};
 
 /// How to read.
 #[derive(Clone, Copy)]
@@ -51,7 +46,7 @@ pub(super) fn gather(
     rules: &Rules,
     reading: Reading<'_>,
 ) -> Result<Vec<Gathered>, BakeError> {
-    let (mut gathered, gaps) = walk(filesystems, rules, reading)?;
+    let (mut gathered, gaps) = tree::walk(filesystems, rules, reading)?;
     if let Some(first) = gaps.first() {
         let first = format!("{} ({})", first.path, gap_words(first));
         return Err(BakeError::Gaps {
@@ -61,143 +56,6 @@ pub(super) fn gather(
     }
     add_self_files(&mut gathered);
     Ok(gathered)
-}
-
-/// Walks on one thread and reads on several; order does not matter, the builder sorts.
-fn walk(
-    filesystems: &Filesystems,
-    rules: &Rules,
-    reading: Reading<'_>,
-) -> Result<(Vec<Gathered>, Vec<Gap>), BakeError> {
-    // Each may hold a directory open, of which a process may often have no more than 1,024.
-    const QUEUED_FILES: usize = 128;
-    let (jobs, queued) = sync_channel::<(TreePath, HeldPlace)>(QUEUED_FILES);
-    let queued = Mutex::new(queued);
-    let gathered = Mutex::new(Vec::new());
-    let gaps = Mutex::new(Vec::new());
-    let seen = Seen {
-        entries: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        progress: reading.progress,
-    };
-    let no_names = |_: &TreePath| false;
-    let walked = std::thread::scope(|scope| {
-        for _ in 0..reading.threads.max(1) {
-            scope.spawn(|| {
-                let mut reader = Reader::new(reading.interrupt, &no_names, &|_| {});
-                loop {
-                    let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((path, place)) = next else { return };
-                    match reader.read(&path, place.place(), Digests::Both, &Wants::default()) {
-                        Read::Found {
-                            found,
-                            sha256,
-                            stat,
-                        } => {
-                            seen.count(found.entry.size());
-                            let modified = stat.mtime;
-                            push(
-                                &gathered,
-                                Gathered {
-                                    found,
-                                    sha256,
-                                    modified,
-                                },
-                            );
-                        }
-                        Read::Gap(gap) => push(&gaps, gap),
-                        Read::Gone | Read::Interrupted | Read::Enough(_) | Read::Long { .. } => {}
-                    }
-                }
-            });
-        }
-        let jobs = jobs;
-        let plain = |path: TreePath, stat: &Stat, entry: io::Result<Entry>| match entry {
-            Ok(entry) => {
-                seen.count(0);
-                let found = Found {
-                    group: group(stat),
-                    ..Found::plain(entry)
-                };
-                push(
-                    &gathered,
-                    Gathered {
-                        found,
-                        sha256: None,
-                        modified: stat.mtime,
-                    },
-                );
-            }
-            Err(error) => push(&gaps, unreadable(&path, &error)),
-        };
-        Walk::new(filesystems, rules).run(&mut |visit| {
-            if reading.interrupt.load(Ordering::Relaxed) {
-                return Err(BakeError::Interrupted);
-            }
-            match visit {
-                Visit::File { path, place } if is_self(&path) => match place.stat() {
-                    Ok(stat) => push(
-                        &gathered,
-                        self_file(path, Some((stat.mode, stat.uid, stat.gid))),
-                    ),
-                    Err(error) => push(&gaps, unreadable(&path, &error)),
-                },
-                Visit::File { path, place } => jobs
-                    .send((path, place.hold()))
-                    .map_err(|_| BakeError::Interrupted)?,
-                Visit::Directory {
-                    path,
-                    dir,
-                    stat,
-                    holding,
-                } => {
-                    let entry = directory_entry(path.clone(), dir, &stat, holding);
-                    plain(path, &stat, entry);
-                }
-                Visit::Other { path, stat, place } => {
-                    let entry = other_entry(path.clone(), &stat, place);
-                    plain(path, &stat, entry);
-                }
-                Visit::Gap(gap) => push(&gaps, gap),
-            }
-            Ok(())
-        })
-    });
-    walked?.map_err(|source| BakeError::Root {
-        path: "/".into(),
-        source,
-    })?;
-    if reading.interrupt.load(Ordering::Relaxed) {
-        return Err(BakeError::Interrupted);
-    }
-    let gathered = gathered
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    let mut gaps = gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
-    gaps.sort_by(|a: &Gap, b: &Gap| a.path.cmp(&b.path));
-    Ok((gathered, gaps))
-}
-
-struct Seen<'a> {
-    entries: AtomicU64,
-    bytes: AtomicU64,
-    progress: &'a (dyn Fn(Progress) + Sync),
-}
-
-impl Seen<'_> {
-    fn count(&self, bytes: u64) {
-        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
-        if entries.is_multiple_of(512) {
-            (self.progress)(Progress { entries, bytes });
-        }
-    }
-}
-
-fn push<T>(to: &Mutex<Vec<T>>, value: T) {
-    to.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(value);
 }
 
 /// Settles the hard-link groups, now that every name was seen.
