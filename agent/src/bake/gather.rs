@@ -2,13 +2,12 @@
 
 mod tree;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
-use drift::observation::Found;
+use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
 
@@ -35,7 +34,9 @@ const SELF_FILES: [&[u8]; 3] = [
 
 /// A path's facts as the readers give them.
 pub(super) struct Gathered {
-    pub(super) found: Found,
+    /// Its links are not set yet.
+    pub(super) entry: Entry,
+    pub(super) group: Option<Group>,
     pub(super) sha256: Option<Sha256>,
     pub(super) modified: (i64, u32),
 }
@@ -63,27 +64,21 @@ pub(super) fn with_links(
     gathered: Vec<Gathered>,
 ) -> impl Iterator<Item = (Entry, Option<Sha256>, (i64, u32))> {
     let mut groups = LinkGroups::default();
-    let mut baked = Vec::with_capacity(gathered.len());
-    let mut facts: BTreeMap<TreePath, (Option<Sha256>, (i64, u32))> = BTreeMap::new();
-    for Gathered {
-        found,
-        sha256,
-        modified,
-    } in gathered
-    {
-        let path = found.group.map(|_| found.entry.path.clone());
-        match groups.hold_or_settle(None, found) {
-            Some(settled) => baked.push((settled.found.entry, sha256, modified)),
-            None => {
-                facts.insert(path.expect("only groups are held"), (sha256, modified));
-            }
-        }
+    for Gathered { entry, group, .. } in &gathered {
+        group
+            .iter()
+            .for_each(|group| groups.see(*group, &entry.path));
     }
-    for settled in groups.settle() {
-        let (sha256, modified) = facts[&settled.found.entry.path];
-        baked.push((settled.found.entry, sha256, modified));
-    }
-    baked.into_iter()
+    gathered.into_iter().map(move |gathered| {
+        let Gathered {
+            mut entry,
+            group,
+            sha256,
+            modified,
+        } = gathered;
+        entry.links = group.map(|group| groups.links(group, &entry.path));
+        (entry, sha256, modified)
+    })
 }
 
 pub(super) fn is_self(path: &TreePath) -> bool {
@@ -97,7 +92,7 @@ pub(super) fn add_self_files(gathered: &mut Vec<Gathered>) {
     let has = |gathered: &[Gathered], bytes: &[u8]| {
         gathered
             .iter()
-            .any(|known| known.found.entry.path.as_bytes() == bytes)
+            .any(|known| known.entry.path.as_bytes() == bytes)
     };
     if !has(gathered, HOME) {
         return;
@@ -123,7 +118,8 @@ pub(super) fn self_file(path: TreePath, owner: Option<(u16, u32, u32)>) -> Gathe
         links: None,
     };
     Gathered {
-        found: Found::plain(entry),
+        entry,
+        group: None,
         sha256: None,
         modified: (0, 0),
     }

@@ -58,6 +58,20 @@ impl LinkGroups {
         }
     }
 
+    /// The links of a name, once all names of its group that are there were seen.
+    pub fn links(&self, group: Group, name: &TreePath) -> Links {
+        match self.groups.get(&(group.device, group.inode)) {
+            Some(names) => Links {
+                least: names.least.clone(),
+                outside: group.names.saturating_sub(names.seen),
+            },
+            None => Links {
+                least: name.clone(),
+                outside: group.names.saturating_sub(1),
+            },
+        }
+    }
+
     /// Notes an entry that a gap covers: it may still be a name of the group that it was in.
     pub fn cover(&mut self, entry: &Entry) {
         let Some(links) = &entry.links else { return };

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use drift::TreePath;
 use drift::coverage::Gap;
-use drift::observation::Found;
 use drift::rules::Rules;
 
 use super::{Gathered, Reading, is_self, self_file};
@@ -86,7 +85,8 @@ fn read_batches(
                 } => {
                     seen.count(found.entry.size());
                     gathered.push(Gathered {
-                        found,
+                        entry: found.entry,
+                        group: found.group,
                         sha256,
                         modified: stat.mtime,
                     });
@@ -151,10 +151,8 @@ fn walk_into(
             Ok(entry) => {
                 seen.count(0);
                 gathered.push(Gathered {
-                    found: Found {
-                        group: group(&stat),
-                        ..Found::plain(entry)
-                    },
+                    entry,
+                    group: group(&stat),
                     sha256: None,
                     modified: stat.mtime,
                 });

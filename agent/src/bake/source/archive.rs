@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use drift::entry::{Attribute, AttributeSet, Device, Entry, FileFlags, Node, Xattrs};
-use drift::observation::{Found, Group};
+use drift::observation::Group;
 use drift::rules::{Built, Rules};
 use drift::{Sha256, TreePath, escape};
 use sha2::Digest as _;
@@ -388,10 +388,8 @@ impl Inode {
             names: self.names,
         });
         Gathered {
-            found: Found {
-                group,
-                ..Found::plain(entry)
-            },
+            entry,
+            group,
             sha256: self.sha256,
             modified: self.modified,
         }
