@@ -237,7 +237,8 @@ impl Checked {
     }
 }
 
-fn paths(arguments: &CheckArguments) -> BaselinePaths {
+/// Where the image's manifest and its signature lie, and whose signature is trusted.
+pub fn paths(arguments: &CheckArguments) -> BaselinePaths {
     let mut paths = BaselinePaths::default();
     if let Some(manifest) = &arguments.manifest {
         let mut signature = manifest.clone().into_os_string();

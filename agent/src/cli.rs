@@ -295,7 +295,9 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
         Style::Plain
     };
     // What is not there yet has no place of its own. Where it cannot be made, nothing is remembered.
-    let _ = state_files::make_directory(&arguments.state);
+    if check::paths(arguments).manifest.exists() {
+        let _ = state_files::make_directory(&arguments.state);
+    }
     write_only_at(&[Place::Below(&arguments.state)]);
     let baseline = check::open(arguments)?;
     let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));

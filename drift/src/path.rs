@@ -264,6 +264,29 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_in_the_order_of_their_bytes_but_for_the_slash_however_long_they_are() {
+        let weight = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        let mut random = 1_u64;
+        let mut below = |limit: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % limit
+        };
+        for _ in 0..20_000 {
+            let shared: Vec<u8> = (0..below(40)).map(|_| b"a/b"[below(3) as usize]).collect();
+            let [a, b] = [(); 2].map(|()| {
+                let rest = (0..below(20)).map(|_| b".a/z"[below(4) as usize]);
+                shared.iter().copied().chain(rest).collect::<Vec<u8>>()
+            });
+            let naive = a.iter().map(weight).cmp(b.iter().map(weight));
+            assert_eq!(compare_bytes(&a, &b), naive, "{a:?} {b:?}");
+            let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            assert_eq!(shared_prefix(&a, &b), same, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
     fn a_directory_comes_directly_before_its_content() {
         let mut paths: Vec<_> = ["/a-b", "/a/b", "/", "/a", "/a.d/x", "/a.d"]
             .map(path)

@@ -16,7 +16,7 @@ use rustix::path::Arg;
 
 use crate::flags;
 use crate::names::Names;
-use crate::stat::{FileKind, Stat};
+use crate::stat::{self, FileKind, Stat};
 use crate::tree::Access;
 use crate::xattrs::{self, Xattrs};
 
@@ -102,6 +102,15 @@ impl Dir {
     /// Those of `statx`.
     pub fn stat(&self) -> io::Result<Stat> {
         Stat::of(&self.fd)
+    }
+
+    /// The mount that this directory was reached through, by a number that no other mount of this boot has. Before Linux
+    /// 6.8 a number may be used again.
+    ///
+    /// # Errors
+    /// Those of `statx`.
+    pub fn mount(&self) -> io::Result<u64> {
+        stat::mount_of(self.fd.as_fd())
     }
 
     /// What `name` is; a symbolic link is itself, an automount point is not triggered.

@@ -122,6 +122,13 @@ impl FileKind {
     }
 }
 
+/// The mount that a descriptor was opened through: `STATX_MNT_ID_UNIQUE` (Linux 6.8), else `STATX_MNT_ID`.
+pub(crate) fn mount_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let wanted = WANTED.union(MNT_ID_UNIQUE);
+    Ok(rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?.stx_mnt_id)
+}
+
 /// `S_ISUID | S_ISGID | S_ISVTX | 0777`.
 const PERMISSION_BITS: u16 = 0o7777;
 

@@ -68,18 +68,18 @@ impl Filesystems {
                 (Some(mount), Some(seen))
                     if mount.fs_type == kind && shows_the_same(mount, seen) =>
                 {
-                    Tree::open(&path).ok()
+                    Tree::open(&path).ok().zip(mounted_as(&path).ok())
                 }
                 _ => None,
             };
             match tree {
-                Some(tree) => {
+                Some((tree, mounted_as)) => {
                     opened.others.push(Other {
                         mount_point: filesystem.mount_point.clone(),
                         tree,
                         holding: Holding::of(&filesystem.kind),
                     });
-                    opened.mounts.push(mounted_as(&path)?);
+                    opened.mounts.push(mounted_as);
                 }
                 None => opened.missing.push(filesystem.clone()),
             }
@@ -210,7 +210,7 @@ fn leads_through_a_process(path: &Path) -> bool {
 }
 
 fn mounted_as(path: &Path) -> io::Result<u64> {
-    Ok(Tree::plain(path)?.root()?.stat()?.mount_id)
+    Tree::plain(path)?.root()?.mount()
 }
 
 /// What is mounted at exactly this path, and not under something else there.

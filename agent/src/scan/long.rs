@@ -17,8 +17,21 @@ use super::walk::HeldPlace;
 
 /// From this length on a file waits until all threads are there: alone, one would hold up the rest.
 pub(super) const LONG_BYTES: u64 = 8 * SEGMENT_BYTES;
+/// A longer one is read as any other: there is a digest in memory for each segment.
+pub(super) const MAX_LONG_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// A power of two, so that a segment is a whole branch; as much as is read at once.
 pub(super) const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// What came of helping with a long file.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
+pub(super) enum Hashed {
+    /// Another thread hashes the last segment.
+    ByOthers,
+    /// It did not hold still, or could not be read.
+    Changed,
+    /// All of it.
+    Whole(Read),
+}
 
 /// A long file that was opened.
 pub(super) struct Long {
@@ -66,26 +79,25 @@ impl Long {
     }
 
     /// The entry that it met; once.
-    pub(super) fn met(&self) -> Option<Met> {
+    pub(super) fn take_met(&self) -> Option<Met> {
         self.met
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
 
-    /// Hashes segments until none is left. The thread that ends the last one is given the file as it was read; none in
-    /// it if it did not hold still.
-    pub(super) fn help(
-        &self,
-        reader: &mut Reader<'_>,
-        at_work: &dyn Fn(u64),
-    ) -> Option<Option<Read>> {
+    /// Hashes segments until none is left. The thread that ends the last one is given the file as it was read.
+    pub(super) fn help(&self, reader: &mut Reader<'_>, at_work: &dyn Fn(u64)) -> Hashed {
         let segments = self.before.size.div_ceil(SEGMENT_BYTES);
         let mut is_last = false;
         loop {
             let nth = self.next.fetch_add(1, Ordering::Relaxed);
             if nth >= segments {
-                return is_last.then(|| self.whole());
+                return if is_last {
+                    self.whole()
+                } else {
+                    Hashed::ByOthers
+                };
             }
             if !self.failed.load(Ordering::Relaxed) {
                 match self.segment(nth, reader) {
@@ -111,22 +123,16 @@ impl Long {
         Ok(whole.then(|| hasher.finalize_non_root()))
     }
 
-    fn whole(&self) -> Option<Read> {
+    fn whole(&self) -> Hashed {
         if self.failed.load(Ordering::Acquire) {
-            return None;
+            return Hashed::Changed;
         }
-        let values = self.values();
-        let content = Content::of(self.before.size, root(&values));
-        let path = self.path.clone();
-        seal(
-            path,
-            &self.file,
-            &self.before,
-            self.place.place().holding,
-            content,
-        )
-        .ok()
-        .flatten()
+        let content = Content::of(self.before.size, root(&self.values()));
+        let (path, holding) = (self.path.clone(), self.place.place().holding);
+        match seal(path, &self.file, &self.before, holding, content) {
+            Ok(Some(read)) => Hashed::Whole(read),
+            Ok(None) | Err(_) => Hashed::Changed,
+        }
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use drift::TreePath;
-use drift::compare::{CompareError, Expectation, Finding, judge, judge_cover};
+use drift::compare::{CompareError, Expectation, judge, judge_cover};
 use drift::manifest::{Manifest, Part};
 use driftmark_kernel::boot;
 
 use super::filesystems::{Filesystems, canonical};
 use super::shared::{Judged, Led, PartQueue, Shared};
-use super::tally::Tally;
+use super::tally::{Count, Tally};
 use super::verified::Context;
 use super::worker::Worker;
 use super::{ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts};
@@ -72,7 +72,8 @@ pub fn scan(
     }
     let context = Context {
         manifest: Some(manifest.identity().blake3),
-        boot_id: boot::boot_id().unwrap_or_default(),
+        // One that is not known is like no other.
+        boot_id: boot::boot_id().unwrap_or_else(|_| boot::realtime_ns().to_string()),
         mounts: filesystems.mounts().to_vec(),
     };
     let entries = manifest.header().entry_count;
@@ -99,21 +100,22 @@ fn run_threads(
     let shared = Shared::new(&led, request);
     let at_work = |bytes| shared.at_work(bytes);
     let parts = parts(manifest, shared.threads)?;
-    let mut told = |finding: Finding| {
-        tally.count(&finding);
-        sink(finding);
-    };
     let queue: PartQueue<'_> = Mutex::new(verified.shared_out(parts).into_iter());
     let counts = std::thread::scope(|scope| {
         let (findings, results) = sync_channel(QUEUED_FINDINGS);
+        // All of them before the first begins: each counts as one that walks.
         let workers: Vec<_> = (0..shared.threads)
-            .map(|_| {
-                let worker = Worker::new(&shared, &at_work, findings.clone());
-                scope.spawn(|| worker.run(&queue))
-            })
+            .map(|_| Worker::new(&shared, &at_work, findings.clone()))
             .collect();
         drop(findings);
-        results.into_iter().for_each(&mut told);
+        let workers: Vec<_> = workers
+            .into_iter()
+            .map(|worker| scope.spawn(|| worker.run(&queue)))
+            .collect();
+        for finding in results {
+            tally.count(&finding);
+            sink(finding);
+        }
         let ended = workers.into_iter().map(|worker| match worker.join() {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -121,7 +123,11 @@ fn run_threads(
         ended.collect::<Vec<_>>()
     });
     drop(queue);
-    let (groups, later) = shared.finish();
+    let (groups, later, read_until) = shared.finish();
+    verified.read_until(read_until);
+    for count in ended(counts)? {
+        tally.add(&count);
+    }
     let expectation = Expectation::new(manifest.header());
     let mut marks = verified.all();
     later
@@ -129,32 +135,29 @@ fn run_threads(
         .iter()
         .for_each(|judged| judged.note(&mut marks));
     for settled in groups.settle() {
-        let mut drifted = false;
+        let mut told = false;
         let expected = settled.expected.as_ref();
         judge(&expectation, expected, &settled.found, &mut |finding| {
-            drifted |= matches!(finding, Finding::Drift(_));
-            told(finding);
+            told = true;
+            tally.count(&finding);
+            sink(finding);
         });
         if let Some(judged) = later.held.get(&settled.found.entry.path) {
-            Judged { drifted, ..*judged }.note(&mut marks);
+            Judged { told, ..*judged }.note(&mut marks);
         }
-    }
-    // Whoever was told to end because another failed is not the one to name.
-    let mut interrupted = false;
-    for count in counts {
-        match count {
-            Ok(count) => {
-                verified.read_until(count.read_until);
-                tally.add(&count);
-            }
-            Err(ScanError::Interrupted) => interrupted = true,
-            Err(error) => return Err(error),
-        }
-    }
-    if interrupted {
-        return Err(ScanError::Interrupted);
     }
     Ok(())
+}
+
+/// What all threads counted. Of those that did not come to their end, the one that others ended for is named.
+fn ended(counts: Vec<Result<Count, ScanError>>) -> Result<Vec<Count>, ScanError> {
+    let (ended, failed): (Vec<_>, Vec<_>) = counts.into_iter().partition(Result::is_ok);
+    let mut failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+    failed.sort_by_key(|error| matches!(error, ScanError::Interrupted));
+    match failed.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(ended.into_iter().filter_map(Result::ok).collect()),
+    }
 }
 
 fn parts(manifest: &Manifest<ManifestFile>, threads: usize) -> Result<Vec<Part>, ScanError> {

@@ -17,7 +17,7 @@ use driftmark_kernel::{Stat, flags, xattrs};
 use sha2::Digest as _;
 
 use super::filesystems::Holding;
-use super::long::LONG_BYTES;
+use super::long::{LONG_BYTES, MAX_LONG_BYTES};
 use super::walk::{Place, entry, gap, group, is_gone, unreadable};
 
 /// Which digests to make.
@@ -143,8 +143,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Tells the bytes from `start` on, buffer by buffer, to whoever hashes them, `length` of them or until the end of
-    /// the file. Gives how many there were; none if the scan is to end.
+    /// Tells the bytes of a part of a file, buffer by buffer, to whoever hashes them. Gives how many there were, which are
+    /// fewer where the file ends before; none if the scan is to end.
     ///
     /// # Errors
     /// What reading gives.
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
                 break;
             }
         }
-        self.passing.end(file)?;
+        self.passing.end(file);
         Ok(Some(at - part.start))
     }
 
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         if wants.are_met_by(before.size) {
             return Ok(Attempt::Enough(before));
         }
-        if wants.leave_long && before.size >= LONG_BYTES {
+        if wants.leave_long && (LONG_BYTES..=MAX_LONG_BYTES).contains(&before.size) {
             return Ok(Attempt::Long(file, before));
         }
         let Some(content) = self.content(&file, &before, digests, wants)? else {
@@ -242,7 +242,9 @@ impl<'a> Reader<'a> {
         let mut prefix = wants.prefix.map(Prefix::of);
         let mut held = wants.held.map(Prefix::of);
         let (at_work, mut told, mut done) = (self.at_work, 0, 0);
-        let length = self.pass(file, stat, 0..u64::MAX, &mut |bytes| {
+        // A byte too many is enough to see that it grew: it is not followed to wherever it ends.
+        let all = 0..stat.size.saturating_add(1);
+        let length = self.pass(file, stat, all, &mut |bytes| {
             hasher.update(bytes);
             if let Some(sha256) = &mut sha256 {
                 sha256.update(bytes);

@@ -1,7 +1,7 @@
 //! What the threads of a scan share.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use drift::TreePath;
@@ -47,6 +47,8 @@ struct State {
     bytes: AtomicU64,
     /// Bytes of files that are not done yet.
     at_work: AtomicU64,
+    /// The latest moment that anything was read which is now marked.
+    read_until: AtomicI64,
     groups: Mutex<LinkGroups>,
     later: Mutex<Later>,
     told: Mutex<HashSet<(TreePath, GapReason)>>,
@@ -76,12 +78,13 @@ pub(super) struct Judged {
     pub(super) ordinal: u64,
     pub(super) stat: Stat,
     pub(super) read_at: i64,
-    pub(super) drifted: bool,
+    /// Something was told of it, a drift or a value that is held: the next pass has to tell it again.
+    pub(super) told: bool,
 }
 
 impl Judged {
     pub(super) fn note(&self, marks: &mut Marks<'_>) {
-        if self.drifted {
+        if self.told {
             marks.forget(self.ordinal);
         } else {
             marks.mark(self.ordinal, &self.stat, self.read_at);
@@ -199,13 +202,23 @@ impl<'a> Shared<'a> {
         });
     }
 
-    /// What is left to do when all threads have ended.
-    pub(super) fn finish(self) -> (LinkGroups, Later) {
-        let State { groups, later, .. } = self.state;
-        let into = PoisonError::into_inner;
+    /// A thread read until this moment.
+    pub(super) fn read_until(&self, read_at: i64) {
+        self.state.read_until.fetch_max(read_at, Ordering::Relaxed);
+    }
+
+    /// What is left to do when all threads have ended, and the latest moment that any of them read.
+    pub(super) fn finish(self) -> (LinkGroups, Later, i64) {
+        let State {
+            groups,
+            later,
+            read_until,
+            ..
+        } = self.state;
         (
-            groups.into_inner().unwrap_or_else(into),
+            groups.into_inner().unwrap_or_else(PoisonError::into_inner),
             later.into_inner().unwrap_or_else(PoisonError::into_inner),
+            read_until.into_inner(),
         )
     }
 }

@@ -42,11 +42,11 @@ pub struct Context {
     /// The boot on which they were.
     pub boot_id: String,
     /// The mounts that the image's file systems were seen through: one that was unmounted may have been changed
-    /// without a trace.
+    /// without a trace. Before Linux 6.8 a number may be used again once it is free.
     pub mounts: Vec<u64>,
 }
 
-/// What an entry looked like when it was verified. Its size is the manifest's.
+/// What an entry looked like when it was verified and nothing had to be told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C, packed(4))]
 pub(super) struct Mark {
@@ -162,7 +162,7 @@ impl Marks<'_> {
     /// Whether the entry looks exactly as it did when it was verified.
     pub(super) fn trust(&self, ordinal: u64, stat: &Stat) -> bool {
         let mark = self.at(ordinal).map(|at| self.marks[at]);
-        mark == Some(Mark::of(stat))
+        mark.is_some_and(|mark| mark != Mark::default() && mark == Mark::of(stat))
     }
 
     /// Notes that an entry was found to be as the manifest says, read from the moment `read_at` on, unless that is too

@@ -13,7 +13,7 @@ use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{TreePath, escape};
-use driftmark_kernel::{Access, Dir, FileKind, Names, Stat};
+use driftmark_kernel::{Access, Dir, FileKind, Names, Stat, boot};
 
 use super::filesystems::{Filesystems, Holding};
 
@@ -26,12 +26,16 @@ pub(crate) enum Visit<'w> {
         path: TreePath,
         dir: &'w Dir,
         stat: Stat,
+        /// A moment before that was looked at, nanoseconds since 1970.
+        looked_at: i64,
         holding: Holding,
     },
     /// Anything else: [`other_entry`] gives all that is held of it.
     Other {
         path: TreePath,
         stat: Stat,
+        /// A moment before that was looked at, nanoseconds since 1970.
+        looked_at: i64,
         place: Place<'w>,
     },
     /// Something that cannot be looked at, and nothing below it.
@@ -114,7 +118,7 @@ struct Level {
 enum Looked {
     Directory(Dir, Holding),
     File,
-    Other(Stat),
+    Other(Stat, i64),
     Gap(Gap),
     /// It went, or nothing is held of it.
     Nothing,
@@ -182,7 +186,12 @@ impl<'a> Walk<'a> {
                     self.enter(dir, path, holding, &mut levels, visit)?;
                 }
                 Looked::File => visit(Visit::File { path, place })?,
-                Looked::Other(stat) => visit(Visit::Other { path, stat, place })?,
+                Looked::Other(stat, looked_at) => visit(Visit::Other {
+                    path,
+                    stat,
+                    looked_at,
+                    place,
+                })?,
                 Looked::Gap(gap) => visit(Visit::Gap(gap))?,
                 Looked::Nothing => {}
             }
@@ -229,7 +238,7 @@ impl<'a> Walk<'a> {
             match self.look(&below, place, name.kind) {
                 Looked::Directory(found, held) => (dir, path, holding) = (found, below, held),
                 Looked::Gap(gap) => return visit(Visit::Gap(gap)),
-                Looked::File | Looked::Other(_) | Looked::Nothing => return Ok(()),
+                Looked::File | Looked::Other(..) | Looked::Nothing => return Ok(()),
             }
         }
         Ok(())
@@ -250,11 +259,12 @@ impl<'a> Walk<'a> {
         let below_volatile = self.rules.below_volatile(path);
         if place.dir.access() == Access::PrivateClone {
             match listed {
-                Some(FileKind::File) if below_volatile => return Looked::Nothing,
-                Some(FileKind::File) => return Looked::File,
-                Some(FileKind::Directory) if below_volatile && !self.rules.descend(path) => {
+                Some(FileKind::File | FileKind::Directory)
+                    if below_volatile && !self.rules.descend(path) =>
+                {
                     return Looked::Nothing;
                 }
+                Some(FileKind::File) if !below_volatile => return Looked::File,
                 Some(FileKind::Directory) => {
                     if let Ok(dir) = place.dir.open_dir(place.name) {
                         return Looked::Directory(dir, place.holding);
@@ -263,6 +273,7 @@ impl<'a> Walk<'a> {
                 _ => {}
             }
         }
+        let looked_at = boot::realtime_ns();
         let stat = match place.stat() {
             Ok(stat) => stat,
             Err(error) if is_gone(&error) => return Looked::Nothing,
@@ -284,7 +295,7 @@ impl<'a> Walk<'a> {
             },
             _ if below_volatile => Looked::Nothing,
             FileKind::File => Looked::File,
-            _ => Looked::Other(stat),
+            _ => Looked::Other(stat, looked_at),
         }
     }
 
@@ -298,11 +309,13 @@ impl<'a> Walk<'a> {
         visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if !self.rules.below_volatile(&path) {
+            let looked_at = boot::realtime_ns();
             let visited = match dir.stat() {
                 Ok(stat) => Visit::Directory {
                     path: path.clone(),
                     dir: &dir,
                     stat,
+                    looked_at,
                     holding,
                 },
                 Err(error) => return visit(Visit::Gap(unreadable(&path, &error))),

@@ -16,7 +16,7 @@ use drift::rules::RuleType;
 use driftmark_kernel::{FileKind, Stat, boot};
 
 use super::filesystems::{Holding, is_absent};
-use super::long::Long;
+use super::long::{Hashed, Long};
 use super::read::HugeOnlyIf;
 use super::shared::{Judged, PartQueue, Shared};
 use super::tally::Count;
@@ -36,6 +36,19 @@ pub(super) struct Worker<'s> {
     findings: SyncSender<Finding>,
     reader: Reader<'s>,
     count: Count,
+    walking: Option<Walking<'s>>,
+}
+
+/// A thread that walks, or will. However it ends, the others are not left to wait for it.
+struct Walking<'s>(&'s Shared<'s>);
+
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.over.store(true, Ordering::Relaxed);
+        }
+        self.0.walked();
+    }
 }
 
 impl<'s> Worker<'s> {
@@ -49,13 +62,14 @@ impl<'s> Worker<'s> {
             findings,
             reader: Reader::new(shared.interrupt, shared.names_of_image, at_work),
             count: Count::default(),
+            walking: Some(Walking(shared)),
         }
     }
 
     /// Until nothing is left to do, or the scan is over for another reason.
     pub(super) fn run(mut self, parts: &PartQueue<'_>) -> Result<Count, ScanError> {
         let mut outcome = self.parts(parts);
-        self.shared.walked();
+        self.walking = None;
         if outcome.is_ok() {
             outcome = self.long_files();
         }
@@ -63,6 +77,7 @@ impl<'s> Worker<'s> {
             self.shared.over.store(true, Ordering::Relaxed);
         }
         self.shared.tell(&mut self.count);
+        self.shared.read_until(self.count.read_until);
         outcome.map(|()| self.count)
     }
 
@@ -81,8 +96,8 @@ impl<'s> Worker<'s> {
         let mut merge = Merge::part(manifest, part);
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules())
             .between(part.start.as_ref(), part.end.as_ref());
-        if let Err(error) = walk.run(&mut |visit| self.visit(&mut merge, marks, visit))? {
-            self.gap(&mut merge, unreadable(&TreePath::root(), &error))?;
+        if let Err(error) = walk.run(&mut |visit| self.visit(part, &mut merge, marks, visit))? {
+            self.gap(part, &mut merge, unreadable(&TreePath::root(), &error))?;
         }
         let finished = merge.finish(&mut |entry| self.missing(&entry));
         Ok(finished.map_err(CompareError::from)?)
@@ -90,27 +105,34 @@ impl<'s> Worker<'s> {
 
     fn visit(
         &mut self,
+        part: &Part,
         merge: &mut Merge<'_, ManifestFile>,
         marks: &mut Marks<'_>,
         visit: Visit<'_>,
     ) -> Result<(), ScanError> {
         self.shared.go_on()?;
         match visit {
-            Visit::Gap(gap) => self.gap(merge, gap)?,
+            Visit::Gap(gap) => self.gap(part, merge, gap)?,
             Visit::Directory {
                 path,
                 dir,
                 stat,
+                looked_at,
                 holding,
             } => {
                 let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| directory_entry(path, dir, &stat, holding);
-                self.plain(&path, &stat, met, marks, &entry);
+                self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
-            Visit::Other { path, stat, place } => {
+            Visit::Other {
+                path,
+                stat,
+                looked_at,
+                place,
+            } => {
                 let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| other_entry(path, &stat, place);
-                self.plain(&path, &stat, met, marks, &entry);
+                self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
             Visit::File { path, place } => {
                 let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
@@ -124,7 +146,7 @@ impl<'s> Worker<'s> {
     fn plain(
         &mut self,
         path: &TreePath,
-        stat: &Stat,
+        (stat, looked_at): (&Stat, i64),
         met: Option<Met>,
         marks: &mut Marks<'_>,
         entry: &dyn Fn(TreePath) -> io::Result<Entry>,
@@ -132,25 +154,29 @@ impl<'s> Worker<'s> {
         if self.is_trusted(path, stat, met.as_ref(), marks) {
             return;
         }
-        let read_at = boot::realtime_ns();
         match entry(path.clone()) {
             Ok(entry) => {
                 let found = Found {
                     group: group(stat),
                     ..Found::plain(entry)
                 };
-                self.found(met, found, stat, read_at, Some(marks));
+                self.found(met, found, stat, looked_at, Some(marks));
             }
             Err(error) => {
                 self.count.unverified += u64::from(met.is_some());
                 self.cover(met.as_ref());
-                self.tell_gap(unreadable(path, &error));
+                self.tell(Finding::Gap(unreadable(path, &error)));
             }
         }
     }
 
     /// A gap covers its path and everything below it. Of one that lies above several parts each is told, and one tells.
-    fn gap(&mut self, merge: &mut Merge<'_, ManifestFile>, gap: Gap) -> Result<(), ScanError> {
+    fn gap(
+        &mut self,
+        part: &Part,
+        merge: &mut Merge<'_, ManifestFile>,
+        gap: Gap,
+    ) -> Result<(), ScanError> {
         let mut linked = Vec::new();
         let mut entries = 0;
         let missing = &mut |entry| self.missing(&entry);
@@ -163,7 +189,14 @@ impl<'s> Worker<'s> {
             let mut groups = self.shared.groups();
             linked.iter().for_each(|entry| groups.cover(entry));
         }
-        self.tell_gap(gap);
+        let edges = [&part.start, &part.end];
+        let reaches_out = edges
+            .into_iter()
+            .flatten()
+            .any(|edge| edge.is_within(&gap.path));
+        if !reaches_out || self.shared.is_new(&gap) {
+            self.tell(Finding::Gap(gap));
+        }
         Ok(())
     }
 
@@ -205,16 +238,42 @@ impl<'s> Worker<'s> {
         let Some(met) = met.filter(|_| self.shared.pass == Pass::Quick) else {
             return false;
         };
-        let same_size = stat.kind != FileKind::File || stat.size == met.entry.size();
+        let rules = self.shared.manifest.rules();
+        let same_size = match met.entry.node {
+            // A rule may let it have any.
+            Node::File { size, .. } => stat.size == size || rules.first_match(path).is_some(),
+            _ => true,
+        };
         let trusted = same_size && marks.trust(met.ordinal, stat);
         if trusted {
-            if let Some(group) = group(stat) {
-                self.shared.groups().see(group, path);
-            }
+            self.hold_trusted(met, stat);
             self.count.entries += 1;
             self.tell_progress();
         }
         trusted
+    }
+
+    /// A name of a link group is as it was, and its links may still be others: a directory above another name has moved.
+    fn hold_trusted(&self, met: &Met, stat: &Stat) {
+        let Some(group) = group(stat).filter(|_| met.entry.node != Node::SelfFile) else {
+            return;
+        };
+        let as_it_was = Entry {
+            links: None,
+            ..met.entry.clone()
+        };
+        let found = Found {
+            group: Some(group),
+            ..Found::plain(as_it_was)
+        };
+        let judged = Judged {
+            ordinal: met.ordinal,
+            stat: *stat,
+            read_at: boot::realtime_ns(),
+            told: false,
+        };
+        self.shared
+            .hold(Some(met.entry.clone()), found, Some(judged));
     }
 
     /// What came of reading a file.
@@ -239,7 +298,7 @@ impl<'s> Worker<'s> {
                     Ok(stat) => self.unread(path, place.holding, met, &stat),
                     Err(_) => self.cover(met.as_ref()),
                 }
-                self.tell_gap(gap);
+                self.tell(Finding::Gap(gap));
             }
             Read::Interrupted => return Err(ScanError::Interrupted),
             Read::Long { .. } => unreachable!("only a file that may wait is left unread"),
@@ -260,6 +319,7 @@ impl<'s> Worker<'s> {
             self.count.files_read += 1;
         }
         self.count.entries += 1;
+        self.count.read_until = self.count.read_until.max(read_at);
         self.tell_progress();
         let found = as_held(met.as_ref(), found);
         let (ordinal, expected) = met.map(|met| (met.ordinal, met.entry)).unzip();
@@ -267,30 +327,27 @@ impl<'s> Worker<'s> {
             ordinal,
             stat: *stat,
             read_at,
-            drifted: false,
+            told: false,
         });
         if found.group.is_some() {
             self.shared.hold(expected, found, judged);
             return;
         }
-        let mut drifted = false;
+        let mut told = false;
         judge(
             &self.shared.expectation,
             expected.as_ref(),
             &found,
             &mut |finding| {
-                drifted |= matches!(finding, Finding::Drift(_));
+                told = true;
                 self.tell(finding);
             },
         );
-        let Some(judged) = judged.map(|judged| Judged { drifted, ..judged }) else {
-            return;
-        };
-        match marks {
-            Some(marks) => judged.note(marks),
-            None => self.shared.note_later(judged),
+        match (judged.map(|judged| Judged { told, ..judged }), marks) {
+            (Some(judged), Some(marks)) => judged.note(marks),
+            (Some(judged), None) => self.shared.note_later(judged),
+            (None, _) => {}
         }
-        self.count.read_until = self.count.read_until.max(read_at);
     }
 
     /// A file that was not read is judged by what is known of it without opening it.
@@ -332,7 +389,7 @@ impl<'s> Worker<'s> {
         if entry.links.is_some() {
             self.shared.groups().cover(entry);
         }
-        self.tell_gap(gap);
+        self.tell(Finding::Gap(gap));
     }
 
     /// What rules want to know of a file, and whether it need be read at all.
@@ -373,28 +430,23 @@ impl<'s> Worker<'s> {
             };
             self.shared.go_on()?;
             let told = &|bytes| self.shared.at_work(bytes);
-            let Some(hashed) = long.help(&mut self.reader, told) else {
+            let hashed = long.help(&mut self.reader, told);
+            if matches!(hashed, Hashed::ByOthers) {
                 continue;
-            };
+            }
             let (path, place, read_at) = (long.path.clone(), long.place.place(), long.read_at);
-            let met = long.met();
+            let met = long.take_met();
             // What did not hold still is read again as any other file is.
             let read = match hashed {
-                Some(read) => read,
-                None => {
-                    let wants = Wants::default();
+                Hashed::Whole(read) => read,
+                Hashed::ByOthers | Hashed::Changed => {
+                    let wants = self.wants(&path, met.as_ref());
                     self.reader.read(&path, place, Digests::Blake3, &wants)
                 }
             };
             self.judge_read(path, place, met, read, read_at, None)?;
         }
         Ok(())
-    }
-
-    fn tell_gap(&self, gap: Gap) {
-        if self.shared.is_new(&gap) {
-            self.tell(Finding::Gap(gap));
-        }
     }
 
     fn tell(&self, finding: Finding) {

@@ -72,26 +72,12 @@ impl<'m, S: Source> Merge<'m, S> {
         Ok(None)
     }
 
-    /// Passes over the entries at `path` and below it: a gap covers them, so they are not gone. Entries before it are,
-    /// and told to `missing`. A directory may have been met before its gap was (it could not be listed).
-    /// Returns how many entries the gap covers.
+    /// Passes over the entries at `path` and below it, telling them to `covered`: a gap covers them, so they are not gone.
+    /// Entries before it are, and told to `missing`. A directory may have been met before its gap was (it could not be
+    /// listed).
     ///
     /// # Errors
     /// A manifest that cannot be read, or a gap that neither comes after the path before nor has it in it.
-    pub fn pass_over(
-        &mut self,
-        path: &TreePath,
-        missing: &mut dyn FnMut(Entry),
-    ) -> Result<u64, CompareError> {
-        let mut covered = 0;
-        self.cover(path, missing, &mut |_| covered += 1)?;
-        Ok(covered)
-    }
-
-    /// The same as [`Merge::pass_over`], and tells `covered` every entry that the gap covers.
-    ///
-    /// # Errors
-    /// The same.
     pub fn cover(
         &mut self,
         path: &TreePath,
@@ -116,22 +102,6 @@ impl<'m, S: Source> Merge<'m, S> {
         self.before = self.before.take().max(Some(path.clone()));
         self.gap = Some(path.clone());
         Ok(())
-    }
-
-    /// Passes over the entries at `path` and below it, which must be the next. Returns how many there were.
-    ///
-    /// # Errors
-    /// A manifest that cannot be read.
-    pub fn skip_within(&mut self, path: &TreePath) -> Result<u64, ManifestError> {
-        let mut skipped = 0;
-        while self
-            .peek()?
-            .is_some_and(|met| met.entry.path.is_within(path))
-        {
-            self.take()?;
-            skipped += 1;
-        }
-        Ok(skipped)
     }
 
     /// Tells `missing` everything that no path has met.

@@ -41,8 +41,8 @@ pub struct Entries<'m, S> {
     /// The last path of the block before: order holds across blocks too.
     last_path: Option<TreePath>,
     next_ordinal: Option<(u64, u64)>,
-    /// Of the part that comes next: its first ordinal and its first path.
-    boundary: Option<(u64, TreePath)>,
+    /// Of the part that comes next: its first ordinals and its first path.
+    boundary: Option<((u64, u64), TreePath)>,
 }
 
 /// Where a pass stands in its block.
@@ -80,7 +80,11 @@ impl<'m, S: Source> Entries<'m, S> {
     /// The entries of one part.
     pub(super) fn part(contents: &'m Contents<S>, part: &Part) -> Self {
         Entries {
-            boundary: part.end.clone().map(|end| (part.ordinals.end, end)),
+            next_ordinal: Some((part.ordinals.start, part.file_ordinals.start)),
+            boundary: part
+                .end
+                .clone()
+                .map(|end| ((part.ordinals.end, part.file_ordinals.end), end)),
             ..Self::blocks(contents, part.blocks.start, part.blocks.end)
         }
     }
@@ -142,8 +146,8 @@ impl<'m, S: Source> Entries<'m, S> {
     /// A pass that came to the last block has seen as many entries as the header says: a signed number, which coverage
     /// is counted by. One that came to the next part has left nothing out before it, and nothing of it in here.
     fn check_end(&self) -> Result<(), ManifestError> {
-        if let Some((ordinal, start)) = &self.boundary {
-            let counted = self.next_ordinal.is_none_or(|seen| seen.0 == *ordinal);
+        if let Some((ordinals, start)) = &self.boundary {
+            let counted = self.next_ordinal.is_none_or(|seen| seen == *ordinals);
             let before = self.last_path.as_ref().is_none_or(|last| last < start);
             if !counted || !before {
                 return Err(ManifestError::Malformed("order of blocks"));
@@ -289,12 +293,12 @@ pub(super) fn first_of_block<S: Source>(
     record::decode(&mut &block[BLOCK_HEAD_BYTES..end], None).map(|record| record.entry.path)
 }
 
-/// The ordinal of the first entry of a block.
+/// The ordinals of the first entry and of the first file of a block.
 pub(super) fn place_of_block<S: Source>(
     contents: &Contents<S>,
     index: u64,
-) -> Result<u64, ManifestError> {
-    entry_block(contents, index).map(|(block, _)| ordinals(&block).0)
+) -> Result<(u64, u64), ManifestError> {
+    entry_block(contents, index).map(|(block, _)| ordinals(&block))
 }
 
 /// A block of entries, and where in it the entry section ends.

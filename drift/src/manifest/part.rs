@@ -13,6 +13,8 @@ pub struct Part {
     pub(super) blocks: Range<u64>,
     /// The places of its entries among all of them.
     pub ordinals: Range<u64>,
+    /// The places of its files among all files.
+    pub(super) file_ordinals: Range<u64>,
     /// The first path that belongs to it; none for the first part, which begins at the root.
     pub start: Option<TreePath>,
     /// The first path that belongs to the next part; none for the last one.
@@ -26,17 +28,18 @@ pub(super) fn parts<S: Source>(
     blocks_each: u64,
 ) -> Result<Vec<Part>, ManifestError> {
     let blocks = contents.header.sections.entry_blocks();
-    let count = contents.header.entry_count;
+    let (count, files) = (contents.header.entry_count, contents.header.file_count);
     let mut parts = vec![Part {
         blocks: 0..blocks,
         ordinals: 0..count,
+        file_ordinals: 0..files,
         start: None,
         end: None,
     }];
     let mut cut = blocks_each.max(1);
     while cut < blocks {
         let start = first_of_block(contents, cut)?;
-        let ordinal = place_of_block(contents, cut)?;
+        let (ordinal, file_ordinal) = place_of_block(contents, cut)?;
         let last = parts.last_mut().expect("there is always one");
         let in_order = last.start.as_ref().is_none_or(|before| *before < start);
         if !in_order || ordinal < last.ordinals.start || ordinal > count {
@@ -45,9 +48,11 @@ pub(super) fn parts<S: Source>(
         last.end = Some(start.clone());
         last.blocks.end = cut;
         last.ordinals.end = ordinal;
+        last.file_ordinals.end = file_ordinal;
         parts.push(Part {
             blocks: cut..blocks,
             ordinals: ordinal..count,
+            file_ordinals: file_ordinal..files,
             start: Some(start),
             end: None,
         });

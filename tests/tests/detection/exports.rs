@@ -85,14 +85,22 @@ fn no_raw_control_byte_reaches_a_terminal() -> Result<()> {
     let missing = ground.agent(&["inspect", &new, "etc/\u{1b}[31mred"])?;
     ensure!(missing.code == 65 || missing.code == 66, "{missing:?}");
     plain("the errors of inspect", missing.err.as_bytes())?;
+    let state = ground.text("never");
     let missing = ground.agent(&[
         "check",
         "--manifest",
         "/\u{1b}[31m",
         "--trust",
         "/\u{1b}[32m",
+        "--state",
+        &state,
     ])?;
-    plain("the errors of check", missing.err.as_bytes())
+    plain("the errors of check", missing.err.as_bytes())?;
+    ensure!(
+        !std::path::Path::new(&state).exists(),
+        "a check without a manifest has nothing to remember"
+    );
+    Ok(())
 }
 
 #[test]

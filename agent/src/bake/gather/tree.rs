@@ -134,11 +134,14 @@ fn walk_into(
                 dir,
                 stat,
                 holding,
+                ..
             } => {
                 let entry = directory_entry(path.clone(), dir, &stat, holding);
                 (path, stat, entry)
             }
-            Visit::Other { path, stat, place } => {
+            Visit::Other {
+                path, stat, place, ..
+            } => {
                 let entry = other_entry(path.clone(), &stat, place);
                 (path, stat, entry)
             }
