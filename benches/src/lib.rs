@@ -1,6 +1,25 @@
-//! Speed and memory of the agent on a real tree, each against a stated ceiling in the same run.
+//! Speed and memory of the agent, each against a stated ceiling in the same run.
+//!
+//! - [`list`], [`walk`]: the files of a tree, listed before, or walked bare.
+//! - [`ceiling`]: reading and hashing them, and looking at them, with nothing else.
+//! - [`cold`]: the fastest plain readers of a tree of which nothing is cached.
+//! - [`seeded`]: trees of any size that are the same everywhere.
+//! - [`agent`], [`aide`], [`idle`]: what is held against these.
+//! - [`machine`]: its caches, its load, its name.
+//! - [`turns`], [`table`]: runs in turn, their medians, and how they are shown.
+//! - [`parts`]: one table each, of what README shows.
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod aide;
 pub mod ceiling;
+pub mod cold;
+pub mod idle;
+pub mod list;
+pub mod machine;
+pub mod parts;
+pub mod seeded;
 pub mod table;
+pub mod turns;
+pub mod walk;

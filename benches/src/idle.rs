@@ -1,0 +1,120 @@
+//! The agent's daemon after its first scan, with nothing to do: what it still costs.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::agent::Agent;
+
+/// As long as the idle time is looked at.
+pub const WATCHED: Duration = Duration::from_secs(60);
+/// A first scan of this machine takes seconds; it is paced or not.
+const FIRST_SCAN_LIMIT: Duration = Duration::from_secs(300);
+/// Ticks of `/proc/PID/stat` a second, on every architecture that Linux has.
+const TICKS: f64 = 100.0;
+
+/// What an idle daemon costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    /// Resident memory at the end, in KiB.
+    pub resident_kib: u64,
+    /// Of that, its own and not of a file.
+    pub anonymous_kib: u64,
+    /// The most that it ever had, its first scan included.
+    pub peak_kib: u64,
+    /// Percent of one core.
+    pub core_percent: f64,
+}
+
+/// A daemon that is killed when it is dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the daemon over the agent's tree, waits for its first scan and then watches it for [`WATCHED`].
+///
+/// # Errors
+/// It does not come up, or does not end its first scan.
+pub fn watch(agent: &Agent) -> Result<Idle> {
+    let (config, socket) = (agent.at("agent.toml"), agent.at("agent.sock"));
+    let text = format!(
+        "root = {:?}\nstate-directory = {:?}\nstatus-socket = {socket:?}\n[image]\nmanifest = {:?}\ntrust = [{:?}]\n\
+         [enroll]\ntoken-file = {:?}\n[probe]\nlisten = \"off\"\n[scan]\nquick-interval = \"1h\"\n",
+        agent.root(),
+        agent.at("daemon"),
+        agent.manifest(),
+        agent.trust(),
+        agent.at("no-token"),
+    );
+    fs::write(&config, text).context("write the daemon's configuration")?;
+    let log = fs::File::create(agent.at("daemon.log")).context("create the daemon's log")?;
+    let mut daemon = Command::new(agent.program());
+    daemon.arg("run").arg("--config").arg(&config);
+    daemon
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let mut daemon = Daemon(daemon.spawn().context("start the daemon")?);
+    let started = Instant::now();
+    loop {
+        if let Some(status) = daemon.0.try_wait()? {
+            let log = fs::read_to_string(agent.at("daemon.log")).unwrap_or_default();
+            bail!("the daemon ended with {status}:\n{log}");
+        }
+        let mut status = Command::new(agent.program());
+        let status = status
+            .args(["status", "--json", "--socket"])
+            .arg(&socket)
+            .output()?;
+        let told: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        if told["coverage"]["seen"].is_object() {
+            break;
+        }
+        ensure!(
+            started.elapsed() < FIRST_SCAN_LIMIT,
+            "no first scan yet: {told:#}"
+        );
+        crate::machine::let_pass(Duration::from_millis(200));
+    }
+    // What follows the scan (a report, giving memory back) is not idle yet.
+    crate::machine::let_pass(Duration::from_secs(5));
+    let id = daemon.0.id();
+    let before = cpu_seconds(id)?;
+    let watched = Instant::now();
+    crate::machine::let_pass(WATCHED);
+    let used = cpu_seconds(id)? - before;
+    Ok(Idle {
+        resident_kib: field(id, "VmRSS:")?,
+        anonymous_kib: field(id, "RssAnon:")?,
+        peak_kib: field(id, "VmHWM:")?,
+        core_percent: 100.0 * used / watched.elapsed().as_secs_f64(),
+    })
+}
+
+fn field(id: u32, name: &str) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{id}/status")).context("read the daemon's status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("find {name}"))
+}
+
+/// Time in user and in system mode: fields 14 and 15, counted after the name, which may have spaces.
+fn cpu_seconds(id: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("read the daemon's time")?;
+    let after = stat.rsplit_once(") ").context("a stat line has a name")?.1;
+    let ticks = after.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    let ticks: f64 = ticks.sum::<Result<f64, _>>().context("read ticks")?;
+    Ok(ticks / TICKS)
+}

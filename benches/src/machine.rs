@@ -1,0 +1,81 @@
+//! The machine that is measured: its name, its load, its caches.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// How many threads there is a core for.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Processor, kernel and memory in one line.
+pub fn description() -> String {
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map(|rest| rest.trim_start_matches([' ', '\t', ':']).trim_end())
+        .unwrap_or("a processor without a name");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{} cores, {model}, {:.0} GiB, Linux {}",
+        threads(),
+        memory("MemTotal:") as f64 / f64::from(1 << 20),
+        kernel.split('-').next().unwrap_or_default()
+    )
+}
+
+/// What else runs: the mean number of runnable tasks in the last minute.
+pub fn load() -> String {
+    let load = read("/proc/loadavg");
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Everything that the kernel caches of files, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Caches {
+    /// Content.
+    pub pages: u64,
+    /// Names, inodes and the like.
+    pub slab: u64,
+}
+
+/// What is cached now.
+pub fn caches() -> Caches {
+    Caches {
+        pages: memory("Cached:") + memory("Buffers:"),
+        slab: memory("SReclaimable:"),
+    }
+}
+
+/// Writes back and forgets all that is cached. Root's.
+///
+/// # Errors
+/// It is not allowed.
+pub fn drop_caches() -> Result<()> {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").context("drop the caches (this needs root)")
+}
+
+/// Lets so much time pass.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "idleness is measured over time, and a process under measurement does not say how far it is"
+)]
+pub fn let_pass(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
+fn memory(field: &str) -> u64 {
+    let table = read("/proc/meminfo");
+    let line = table.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}

@@ -1,0 +1,45 @@
+//! One table each: what README shows, and what can be asked for alone.
+
+mod cold_check;
+mod growth;
+mod memory;
+mod warm;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+/// A part of the bench.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// The word that asks for it.
+    pub word: &'static str,
+    /// Its title.
+    pub title: &'static str,
+    /// Measures, and gives Markdown.
+    pub measure: fn(&Path) -> Result<String>,
+}
+
+/// All of them, in the order in which they are shown.
+pub const PARTS: [Part; 4] = [
+    Part {
+        word: "warm",
+        title: "Everything in the page cache",
+        measure: warm::measure,
+    },
+    Part {
+        word: "cold",
+        title: "Nothing cached",
+        measure: cold_check::measure,
+    },
+    Part {
+        word: "memory",
+        title: "Memory, and what is left behind",
+        measure: memory::measure,
+    },
+    Part {
+        word: "growth",
+        title: "Growth",
+        measure: growth::measure,
+    },
+];
