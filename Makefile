@@ -62,8 +62,9 @@ test: ## everything that continuous integration runs
 		then $(CARGO) nextest run --locked --workspace --no-fail-fast; \
 		else $(CARGO) test --locked --workspace --lib --bins --tests; fi
 
-bench: ## the figures in README
-	$(CARGO) run --locked --release -p driftmark-benches
+bench: ## the figures in README (root for some; PARTS="warm cold memory growth", BENCH_LARGE=1 for a million entries)
+	@packaging/setup bench
+	$(CARGO) run --locked --release -p driftmark-benches -- $(PARTS)
 
 # Every test that is too long for `test` says so in its `ignore`, but for the story that needs this machine's own ports.
 # Not by nextest, which ends what takes minutes.

@@ -113,6 +113,15 @@ impl Agent {
         self.run(&arguments)
     }
 
+    /// Starts it and does nothing with it: the program and its libraries are in the page cache then.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn touch(&self) -> Result<()> {
+        let output = Command::new(&self.program).arg("--version").output();
+        output.context("start the agent").map(drop)
+    }
+
     /// The manifest that a bake makes.
     pub fn manifest(&self) -> PathBuf {
         self.at("out/image.manifest")
@@ -142,6 +151,7 @@ impl Agent {
         let number = |key: &str| summary[key].as_u64();
         Ok(Run {
             wall,
+            cpu: None,
             entries: number("entries").unwrap_or_default(),
             bytes: number("bytes").unwrap_or_default(),
             peak_kib: number("peak_resident_kib"),

@@ -96,6 +96,7 @@ impl Aide {
             .and_then(|number| number.trim().parse().ok());
         Ok(Run {
             wall,
+            cpu: None,
             entries: entries.unwrap_or_default(),
             bytes: 0,
             peak_kib: Some(peak_kib),

@@ -60,6 +60,7 @@ pub fn read_and_hash(list: &List, threads: usize, digests: Digests) -> io::Resul
     })?;
     Ok(Run {
         wall: started.elapsed(),
+        cpu: None,
         entries: list.files.len() as u64,
         bytes,
         peak_kib: None,
@@ -95,6 +96,7 @@ fn timed(root: &Path, threads: usize, visit: &crate::walk::Visit<'_>) -> io::Res
     let walked = walk(root, threads, BUFFER_BYTES, visit)?;
     Ok(Run {
         wall: started.elapsed(),
+        cpu: None,
         entries: walked.entries,
         bytes: walked.bytes,
         peak_kib: None,

@@ -173,6 +173,7 @@ impl Orders {
         }
         Ok(Run {
             wall: started.elapsed(),
+            cpu: None,
             entries: self.paths.len() as u64,
             bytes: self.bytes,
             peak_kib: None,

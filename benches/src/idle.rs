@@ -8,13 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::machine;
 
 /// As long as the idle time is looked at.
 pub const WATCHED: Duration = Duration::from_secs(60);
 /// A first scan of this machine takes seconds; it is paced or not.
 const FIRST_SCAN_LIMIT: Duration = Duration::from_secs(300);
-/// Ticks of `/proc/PID/stat` a second, on every architecture that Linux has.
-const TICKS: f64 = 100.0;
 
 /// What an idle daemon costs.
 #[derive(Debug, Clone, Copy)]
@@ -83,20 +82,20 @@ pub fn watch(agent: &Agent) -> Result<Idle> {
             started.elapsed() < FIRST_SCAN_LIMIT,
             "no first scan yet: {told:#}"
         );
-        crate::machine::let_pass(Duration::from_millis(200));
+        machine::let_pass(Duration::from_millis(200));
     }
     // What follows the scan (a report, giving memory back) is not idle yet.
-    crate::machine::let_pass(Duration::from_secs(5));
+    machine::let_pass(Duration::from_secs(5));
     let id = daemon.0.id();
-    let before = cpu_seconds(id)?;
+    let before = machine::cpu_of(id)?;
     let watched = Instant::now();
-    crate::machine::let_pass(WATCHED);
-    let used = cpu_seconds(id)? - before;
+    machine::let_pass(WATCHED);
+    let used = machine::cpu_of(id)?.saturating_sub(before);
     Ok(Idle {
         resident_kib: field(id, "VmRSS:")?,
         anonymous_kib: field(id, "RssAnon:")?,
         peak_kib: field(id, "VmHWM:")?,
-        core_percent: 100.0 * used / watched.elapsed().as_secs_f64(),
+        core_percent: 100.0 * used.as_secs_f64() / watched.elapsed().as_secs_f64(),
     })
 }
 
@@ -108,13 +107,4 @@ fn field(id: u32, name: &str) -> Result<u64> {
     number
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("find {name}"))
-}
-
-/// Time in user and in system mode: fields 14 and 15, counted after the name, which may have spaces.
-fn cpu_seconds(id: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("read the daemon's time")?;
-    let after = stat.rsplit_once(") ").context("a stat line has a name")?.1;
-    let ticks = after.split(' ').skip(11).take(2).map(str::parse::<f64>);
-    let ticks: f64 = ticks.sum::<Result<f64, _>>().context("read ticks")?;
-    Ok(ticks / TICKS)
 }

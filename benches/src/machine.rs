@@ -1,8 +1,12 @@
 //! The machine that is measured: its name, its load, its caches.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+
+/// Ticks of `/proc/PID/stat` a second, on every architecture that Linux has.
+const TICKS: u64 = 100;
 
 /// How many threads there is a core for.
 pub fn threads() -> usize {
@@ -58,12 +62,43 @@ pub fn drop_caches() -> Result<()> {
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop the caches (this needs root)")
 }
 
+/// What this process and the children that it waited for took of all cores, in user and in system mode.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn cpu_with_children() -> Result<Duration> {
+    ticks("self", 4)
+}
+
+/// What a process took of all cores.
+///
+/// # Errors
+/// It is gone.
+pub fn cpu_of(id: u32) -> Result<Duration> {
+    ticks(&id.to_string(), 2)
+}
+
+/// The sum of the first so many of `utime`, `stime`, `cutime` and `cstime`: fields 14 to 17, counted after the name, which
+/// may have spaces.
+fn ticks(process: &str, fields: usize) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let after = stat.rsplit_once(") ").context("a process has a name")?.1;
+    let ticks = after
+        .split(' ')
+        .skip(11)
+        .take(fields)
+        .map(str::parse::<u64>);
+    let ticks = ticks.sum::<Result<u64, _>>().context("read ticks")?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
 /// Lets so much time pass.
 #[allow(
     clippy::disallowed_methods,
     reason = "idleness is measured over time, and a process under measurement does not say how far it is"
 )]
-pub fn let_pass(time: std::time::Duration) {
+pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }
 

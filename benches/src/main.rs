@@ -41,12 +41,13 @@ fn main() -> Result<()> {
         let table = (part.measure)(&root).with_context(|| part.title)?;
         let load = format!("Load average {before} before, {} after.", machine::load());
         text.push_str(&format!("\n## {}\n\n{table}{load}\n", part.title));
+        keep(&text, &words)?;
     }
     print!("{text}");
-    keep(&text, &words)
+    Ok(())
 }
 
-/// Keeps the result where results are kept; one of some parts does not take the place of one of all.
+/// Keeps what there is where results are kept, after each part; one of some parts does not take the place of one of all.
 fn keep(text: &str, words: &[String]) -> Result<()> {
     let date = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
     let parts: String = words.iter().map(|word| format!("-{word}")).collect();

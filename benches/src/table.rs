@@ -45,33 +45,43 @@ impl Held {
             Budget::Within(most) => (times, format!(" (≤ {most})"), times <= most),
             Budget::Share(least) => (
                 1.0 / times,
-                format!(" of its speed (≥ {least})"),
+                format!("'s speed (≥ {least})"),
                 1.0 / times >= least,
             ),
             Budget::Faster(least) => (
                 1.0 / times,
-                format!(" as fast (≥ {least})"),
+                format!("'s speed (≥ {least})"),
                 1.0 / times >= least,
             ),
             Budget::Shown => (times, String::new(), true),
         };
         let met = if met { "" } else { ": missed" };
-        format!("{shown:.2} × {against}{wanted}{met}")
+        let cpu = match (run.cpu, self.ceiling.cpu) {
+            (Some(own), Some(its)) if !its.is_zero() => {
+                format!("; {:.2} × its CPU", own.as_secs_f64() / its.as_secs_f64())
+            }
+            _ => String::new(),
+        };
+        format!("{shown:.2} × {against}{wanted}{met}{cpu}")
     }
 }
 
 /// The lines as a table.
 pub fn markdown(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| what | wall | paths | content | peak memory | held against (budget) |\n|---|---|---|---|---|---|\n",
+        "| what | wall | CPU | paths | content | peak memory | held against (budget) |\n|---|---|---|---|---|---|---|\n",
     );
     for Line { what, run, held } in lines {
         let held = held
             .as_ref()
             .map_or_else(|| "—".to_owned(), |held| held.text(run));
         text.push_str(&format!(
-            "| {what} | {:.2} s | {} | {:.2} GiB | {} | {held} |\n",
+            "| {what} | {:.2} s | {} | {} | {:.2} GiB | {} | {held} |\n",
             run.wall.as_secs_f64(),
+            run.cpu.map_or_else(
+                || "—".to_owned(),
+                |cpu| format!("{:.2} s", cpu.as_secs_f64())
+            ),
             run.entries,
             run.bytes as f64 / f64::from(1 << 30),
             peak(run),

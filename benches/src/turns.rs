@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::machine;
+
 /// What one run came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     /// How long it took, whole process.
     pub wall: Duration,
+    /// What it took of all cores together, where it was measured: says more than `wall` on a machine that is not alone.
+    pub cpu: Option<Duration>,
     /// Paths looked at.
     pub entries: u64,
     /// Bytes of content.
@@ -48,7 +52,10 @@ pub fn race(
     for _ in 0..times {
         for (racer, runs) in racers.iter_mut().zip(&mut runs) {
             before_each()?;
+            let cpu = machine::cpu_with_children()?;
             let run = (racer.once)().with_context(|| racer.what.clone())?;
+            let cpu = Some(machine::cpu_with_children()?.saturating_sub(cpu));
+            let run = Run { cpu, ..run };
             eprintln!("  {}: {:.3} s", racer.what, run.wall.as_secs_f64());
             runs.push(run);
         }

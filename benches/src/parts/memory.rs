@@ -15,6 +15,7 @@ pub(super) fn measure(root: &Path) -> Result<String> {
     let mut text = match machine::drop_caches() {
         Err(error) => format!("- caches: not measured: {error:#}.\n"),
         Ok(()) => {
+            agent.touch()?;
             let before = machine::caches();
             let run = agent.check(Pass::Full)?;
             let after = machine::caches();
