@@ -164,6 +164,16 @@ pub enum BakeError {
     Interrupted,
 }
 
+impl BakeError {
+    /// The root of a tree that a walk could not open.
+    fn unopened(source: io::Error) -> Self {
+        BakeError::Root {
+            path: "/".into(),
+            source,
+        }
+    }
+}
+
 pub(crate) fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes())
 }

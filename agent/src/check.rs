@@ -145,7 +145,8 @@ pub fn check(
 ) -> Result<Checked, CheckError> {
     let memory = memory_path(arguments, &baseline);
     let (pass, mut verified) = if arguments.quick {
-        (Pass::Quick, remembered(&memory))
+        let entries = baseline.manifest.header().entry_count;
+        (Pass::Quick, remembered(&memory, entries))
     } else {
         (Pass::Full, Verified::default())
     };
@@ -264,11 +265,9 @@ fn memory_path(arguments: &CheckArguments, baseline: &Baseline) -> PathBuf {
 }
 
 /// What an earlier check verified; nothing if it cannot be read, which only means more work.
-fn remembered(path: &Path) -> Verified {
-    std::fs::read(path)
-        .ok()
-        .and_then(|bytes| Verified::from_bytes(&bytes))
-        .unwrap_or_default()
+fn remembered(path: &Path, entries: u64) -> Verified {
+    let read = std::fs::File::open(path).and_then(|mut file| Verified::read(&mut file, entries));
+    read.ok().flatten().unwrap_or_default()
 }
 
 /// Remembers for a later quick check, where there is a place to.
@@ -279,7 +278,7 @@ fn remember(path: &Path, verified: &Verified) {
     let is_there = std::fs::create_dir_all(directory).is_ok();
     if is_there
         && !verified.is_empty()
-        && let Err(error) = durable::write(path, &verified.to_bytes(), 0o600)
+        && let Err(error) = durable::write_with(path, 0o600, &|file| verified.write(file))
     {
         tracing::debug!(%error, "the next quick check will have to read everything");
     }

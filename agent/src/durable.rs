@@ -10,6 +10,18 @@ use std::path::Path;
 /// # Errors
 /// Whatever creating, writing, syncing or renaming gives; the old file is untouched then.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_with(path, mode, &|file| file.write_all(bytes))
+}
+
+/// The same, of bytes that are written piece by piece.
+///
+/// # Errors
+/// The same.
+pub fn write_with(
+    path: &Path,
+    mode: u32,
+    bytes: &dyn Fn(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -27,7 +39,11 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(
+    path: &Path,
+    bytes: &dyn Fn(&mut File) -> io::Result<()>,
+    mode: u32,
+) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -36,6 +52,6 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .open(path)?;
     // The mode above is masked by the umask, and an old file keeps its own.
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
-    file.write_all(bytes)?;
+    bytes(&mut file)?;
     file.sync_all()
 }

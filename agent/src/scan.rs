@@ -4,8 +4,8 @@
 //! manifest ─▶ parts, each a stretch of paths ─▶ threads: walk ─▶ merge ─▶ read ─▶ judge ─▶ the caller's sink
 //! ```
 //!
-//! Every path belongs to one part, so threads need nothing of each other: no queue of files waits, and memory is that of
-//! the threads' buffers. What only the whole can tell comes last: long files, which all threads hash together, and
+//! Every path belongs to one part, so no queue of files waits between threads, and memory is that of their buffers and of
+//! the marks. What only the whole can tell comes last: long files, which all threads hash together, and
 //! hard-link groups.
 //!
 //! The walk never follows a symbolic link, never leaves its file systems, never opens a FIFO or device, and has no

@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use fastrand::Rng;
 use rustix::fs::XattrFlags;
 
 const SEED: u64 = 0x6472_6966_746d_6172;
@@ -110,31 +111,21 @@ fn write(path: &Path, seed: &mut Seed, noise: &[u8]) -> Result<()> {
 
 fn noise() -> Vec<u8> {
     let mut seed = Seed::of(u64::MAX);
-    (0..NOISE_BYTES / 8)
-        .flat_map(|_| seed.next().to_le_bytes())
+    std::iter::repeat_with(|| seed.0.u8(..))
+        .take(NOISE_BYTES as usize)
         .collect()
 }
 
-/// SplitMix64: the same numbers everywhere.
-struct Seed(u64);
+/// The same numbers everywhere.
+struct Seed(Rng);
 
 impl Seed {
     fn of(number: u64) -> Self {
-        let mut seed = Seed(SEED ^ number);
-        seed.next();
-        seed
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Seed(Rng::with_seed(SEED ^ number))
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.0.u64(..limit)
     }
 
     fn word(&mut self) -> &'static str {

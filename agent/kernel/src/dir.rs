@@ -56,7 +56,7 @@ impl Dir {
         })
     }
 
-    /// Opens the regular file `name`, which [`Dir::stat_at`] said is one, for reading (`read_at`).
+    /// Opens the regular file `name`, as which its directory lists it or [`Dir::stat_at`] saw it, for reading (`read_at`).
     ///
     /// Should it have become a FIFO or a device, the open neither waits nor becomes a terminal's, and is refused.
     ///

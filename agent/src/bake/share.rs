@@ -80,10 +80,7 @@ impl Share {
             }
             Ok(())
         })?;
-        walked.map_err(|source| BakeError::Root {
-            path: "/".into(),
-            source,
-        })?;
+        walked.map_err(BakeError::unopened)?;
         Ok(share)
     }
 

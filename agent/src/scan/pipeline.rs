@@ -23,7 +23,8 @@ const QUEUED_FINDINGS: usize = 256;
 /// enough that no thread is left with the last one alone for long.
 const PARTS_EACH: u64 = 16;
 
-/// Scans, telling `sink` every finding; what was `verified` before is brought up to date. Blocks until it is done; findings come in no particular order.
+/// Scans, telling `sink` every finding; what was `verified` before is brought up to date. Blocks until it is done;
+/// findings come in no particular order.
 ///
 /// # Errors
 /// A root that cannot be opened, a manifest that cannot be read, or an interrupt. What was told until then stands for

@@ -150,9 +150,9 @@ impl<'a> Shared<'a> {
         locked(&self.state.told).insert((gap.path.clone(), gap.reason))
     }
 
-    /// Whether a long file may wait until all threads can hash it together.
+    /// Whether one more long file may wait until all threads can hash it together.
     pub(super) fn takes_long(&self) -> bool {
-        self.threads > 1 && locked(&self.state.long).files.len() < MAX_LONG
+        locked(&self.state.long).files.len() < MAX_LONG
     }
 
     pub(super) fn add_long(&self, long: Long) {

@@ -13,6 +13,8 @@
 //! ```
 //! All numbers are little-endian.
 
+use std::io::{self, Read, Write};
+
 use drift::Blake3;
 use drift::manifest::Part;
 use driftmark_kernel::Stat;
@@ -22,7 +24,9 @@ const SETTLED_NANOSECONDS: i64 = 20_000_000;
 
 const MAGIC: &[u8; 8] = b"drftseen";
 const MARK_BYTES: usize = 20;
-const DIGEST_BYTES: usize = 32;
+const DIGEST_BYTES: u64 = 32;
+/// So many marks are written, and read, at once.
+const MARKS_AT_ONCE: usize = 1024;
 
 /// Marks of entries that were found to be as the manifest says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,55 +110,106 @@ impl Verified {
         }
     }
 
-    /// The bytes of a file from which [`Verified::from_bytes`] makes the same.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
+    /// Writes what [`Verified::read`] reads, piece by piece: there are many marks.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |bytes: &[u8]| {
+            hasher.update(bytes);
+            to.write_all(bytes)
+        };
+        put(&self.head())?;
+        for marks in self.marks.chunks(MARKS_AT_ONCE) {
+            let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.to_bytes()).collect();
+            put(&bytes)?;
+        }
+        to.write_all(hasher.finalize().as_bytes())
+    }
+
+    fn head(&self) -> Vec<u8> {
         let Context {
             manifest,
             boot_id,
             mounts,
         } = &self.context;
+        let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(manifest.unwrap_or(Blake3::of(b"")).as_bytes());
         bytes.push(boot_id.len() as u8);
         bytes.extend_from_slice(boot_id.as_bytes());
         bytes.push(mounts.len() as u8);
-        mounts
-            .iter()
-            .for_each(|mount| bytes.extend_from_slice(&mount.to_le_bytes()));
+        bytes.extend(mounts.iter().flat_map(|mount| mount.to_le_bytes()));
         bytes.extend_from_slice(&self.latest.to_le_bytes());
-        bytes.reserve_exact(self.marks.len() * MARK_BYTES + DIGEST_BYTES);
-        for mark in &self.marks {
-            bytes.extend_from_slice(&mark.to_bytes());
-        }
-        let digest = Blake3::of(&bytes);
-        bytes.extend_from_slice(digest.as_bytes());
         bytes
     }
 
-    /// None of bytes that [`Verified::to_bytes`] did not make, and of those that were altered since.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (bytes, digest) = bytes.split_last_chunk::<DIGEST_BYTES>()?;
-        if Blake3::of(bytes).as_bytes() != digest {
-            return None;
+    /// Reads the marks of so many entries; none of bytes that [`Verified::write`] did not write for as many, and of those
+    /// that were altered since.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub fn read(from: &mut dyn Read, entries: u64) -> io::Result<Option<Self>> {
+        let mut from = Hashed {
+            from,
+            hasher: blake3::Hasher::new(),
+        };
+        if from.take()? != *MAGIC {
+            return Ok(None);
         }
-        let mut rest = bytes.strip_prefix(MAGIC)?;
-        let manifest = Some(Blake3::from_bytes(take(&mut rest)?));
-        let [length] = take(&mut rest)?;
-        let boot_id = rest.split_off(..usize::from(length))?;
-        let [count] = take(&mut rest)?;
-        let mounts = (0..count).map(|_| take(&mut rest).map(u64::from_le_bytes));
-        let mounts = mounts.collect::<Option<_>>()?;
-        let latest = i64::from_le_bytes(take(&mut rest)?);
-        let (marks, rest) = rest.as_chunks();
-        rest.is_empty().then(|| Verified {
+        let manifest = Some(Blake3::from_bytes(from.take()?));
+        let [length] = from.take()?;
+        let mut boot_id = vec![0; usize::from(length)];
+        from.fill(&mut boot_id)?;
+        let [count] = from.take()?;
+        let mounts = (0..count).map(|_| from.take().map(u64::from_le_bytes));
+        let mounts = mounts.collect::<io::Result<_>>()?;
+        let latest = i64::from_le_bytes(from.take()?);
+        let mut marks = Vec::with_capacity(entries as usize);
+        let mut bytes = vec![0; MARKS_AT_ONCE * MARK_BYTES];
+        while marks.len() < entries as usize {
+            let count = MARKS_AT_ONCE.min(entries as usize - marks.len());
+            let some = &mut bytes[..count * MARK_BYTES];
+            from.fill(some)?;
+            marks.extend(some.as_chunks().0.iter().map(Mark::from_bytes));
+        }
+        let is_whole = from.ends_with_digest()?;
+        Ok(is_whole.then(|| Verified {
             context: Context {
                 manifest,
-                boot_id: String::from_utf8_lossy(boot_id).into_owned(),
+                boot_id: String::from_utf8_lossy(&boot_id).into_owned(),
                 mounts,
             },
             latest,
-            marks: marks.iter().map(Mark::from_bytes).collect(),
-        })
+            marks,
+        }))
+    }
+}
+
+/// Bytes that are hashed as they are read.
+struct Hashed<'r> {
+    from: &'r mut dyn Read,
+    hasher: blake3::Hasher,
+}
+
+impl Hashed<'_> {
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.from.read_exact(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether what comes now is the digest of all before, and nothing after it.
+    fn ends_with_digest(self) -> io::Result<bool> {
+        let mut rest = Vec::new();
+        self.from.take(DIGEST_BYTES + 1).read_to_end(&mut rest)?;
+        Ok(rest == self.hasher.finalize().as_bytes())
     }
 }
 
@@ -214,17 +269,12 @@ impl Mark {
     }
 
     fn from_bytes(bytes: &[u8; MARK_BYTES]) -> Self {
-        let mut rest = &bytes[..];
+        let (device, rest) = bytes.split_first_chunk().expect("20 bytes");
+        let (inode, changed) = rest.split_first_chunk().expect("16 bytes");
         Mark {
-            device: take(&mut rest).map_or(0, u32::from_le_bytes),
-            inode: take(&mut rest).map_or(0, u64::from_le_bytes),
-            changed: take(&mut rest).map_or(0, i64::from_le_bytes),
+            device: u32::from_le_bytes(*device),
+            inode: u64::from_le_bytes(*inode),
+            changed: i64::from_le_bytes(*changed.first_chunk().expect("8 bytes")),
         }
     }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk()?;
-    *rest = left;
-    Some(*taken)
 }

@@ -5,14 +5,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use drift::Blake3;
-use drift::TreePath;
 use drift::compare::{CompareError, Finding, Merge, Met, judge, judge_missing, judge_unread};
 use drift::coverage::{Gap, GapReason};
 use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Part;
 use drift::observation::Found;
 use drift::rules::RuleType;
+use drift::{Blake3, TreePath};
 use driftmark_kernel::{FileKind, Stat, boot};
 
 use super::filesystems::{Holding, is_absent};
@@ -214,17 +213,22 @@ impl<'s> Worker<'s> {
             return Ok(());
         }
         let mut wants = self.wants(&path, met.as_ref());
-        wants.leave_long = wants.is_plain() && self.shared.takes_long();
+        wants.leave_long = wants.is_plain() && self.shared.threads > 1;
         let read_at = boot::realtime_ns();
-        match self.reader.read(&path, place, Digests::Blake3, &wants) {
-            Read::Long { file, stat } => {
+        let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
+            Read::Long { file, stat } if self.shared.takes_long() => {
                 let place = place.hold();
                 self.shared
                     .add_long(Long::new(path, place, met, file, stat, read_at));
-                Ok(())
+                return Ok(());
             }
-            read => self.judge_read(path, place, met, read, read_at, Some(marks)),
-        }
+            Read::Long { .. } => {
+                wants.leave_long = false;
+                self.reader.read(&path, place, Digests::Blake3, &wants)
+            }
+            read => read,
+        };
+        self.judge_read(path, place, met, read, read_at, Some(marks))
     }
 
     /// Whether a path is known to be as the manifest says, because nothing about it has moved since that was seen.

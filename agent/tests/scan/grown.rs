@@ -4,26 +4,25 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use fastrand::Rng;
+
 /// Enough for several blocks of a manifest.
 const PATHS: usize = 4000;
 const CHANGES: usize = 60;
 /// Long enough that all threads hash it together.
 const LONG_BYTES: usize = 9 * 1024 * 1024 + 17;
 
-/// Numbers that are the same for the same seed (splitmix64).
-pub(crate) struct Random(u64);
+/// Numbers that are the same for the same seed.
+pub(crate) struct Random(Rng);
 
 impl Random {
     pub(crate) fn of(seed: u64) -> Self {
-        Random(seed)
+        Random(Rng::with_seed(seed))
     }
 
     /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
+    fn below(&mut self, limit: usize) -> usize {
+        self.0.usize(..limit)
     }
 
     /// Names that sort close to each other and around `/`.

@@ -176,7 +176,7 @@ fn a_grown_tree_that_was_changed_at_random_drifts_as_a_naive_scan_says_with_any_
             let fresh = &mut Verified::default();
             let (full, _) = found(&baseline, &root, (Pass::Full, threads), fresh);
             assert_eq!(full, naive, "seed {seed}, {threads} threads");
-            let remembered = &mut Verified::from_bytes(&verified.to_bytes()).unwrap();
+            let remembered = &mut read(&written(&verified), &baseline).unwrap();
             let (quick, _) = found(&baseline, &root, (Pass::Quick, threads), remembered);
             assert_eq!(quick, naive, "seed {seed}, {threads} threads, quick");
         }
@@ -258,14 +258,27 @@ fn what_was_remembered_is_believed_whole_or_not_at_all() {
     settle();
     let mut verified = Verified::default();
     told(&baseline, &root, (Pass::Full, 2), &mut verified);
-    let bytes = verified.to_bytes();
-    assert_eq!(Verified::from_bytes(&bytes).as_ref(), Some(&verified));
+    let bytes = written(&verified);
+    assert_eq!(read(&bytes, &baseline).as_ref(), Some(&verified));
+    let longer = [&bytes[..], b"x"].concat();
+    assert_eq!(read(&longer, &baseline), None);
     for at in (0..bytes.len()).step_by(97) {
         let mut altered = bytes.clone();
         altered[at] ^= 1;
-        assert_eq!(Verified::from_bytes(&altered), None, "byte {at}");
-        assert_eq!(Verified::from_bytes(&bytes[..at]), None, "{at} bytes");
+        assert_eq!(read(&altered, &baseline), None, "byte {at}");
+        assert_eq!(read(&bytes[..at], &baseline), None, "{at} bytes");
     }
+}
+
+fn written(verified: &Verified) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    verified.write(&mut bytes).unwrap();
+    bytes
+}
+
+fn read(mut bytes: &[u8], baseline: &Baseline) -> Option<Verified> {
+    let entries = baseline.manifest.header().entry_count;
+    Verified::read(&mut bytes, entries).ok().flatten()
 }
 
 #[test]

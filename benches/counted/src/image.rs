@@ -157,7 +157,7 @@ fn digest(seed: &mut Seed) -> Blake3 {
     Blake3::of(&seed.next().to_le_bytes())
 }
 
-/// SplitMix64: the same numbers everywhere.
+/// SplitMix64, and of no library: what is committed is counted over these very numbers.
 struct Seed(u64);
 
 impl Seed {

@@ -195,7 +195,7 @@ fn held_beginning(found: &Found) -> HeldValue {
     }
 }
 
-/// Judges a regular file that is there and was not read, by what can be known of it without opening it: kind, mode,
+/// Judges what is there and was not read though it should be a regular file, by what can be known of it without opening it: kind, mode,
 /// owner and size. What `seen` says of anything else counts for nothing; where that matters, a gap says so.
 ///
 /// A file that cannot be opened (someone holds a lease on it, the disk fails) is still drift if it is not in the image

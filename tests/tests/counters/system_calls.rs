@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::process::{Program, run};
-use driftmark_tests::sandbox::skip;
+use driftmark_tests::sandbox::{possible, skip};
 
 use crate::committed::{Committed, Counts};
 
@@ -21,6 +21,10 @@ const LEFT_OUT: &str = "trace=!futex,sched_yield,restart_syscall,fcntl";
 
 #[test]
 fn a_small_file_costs_no_more_system_calls_than_it_did() -> Result<()> {
+    // Without the right to look beneath mounts, a scan has to ask what each name is.
+    if !possible("counting system calls") {
+        return Ok(());
+    }
     let traced = Command::new("strace").arg("true").output();
     if !traced.is_ok_and(|output| output.status.success()) {
         skip(

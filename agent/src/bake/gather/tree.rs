@@ -164,10 +164,7 @@ fn walk_into(
         }
         Ok(())
     })?;
-    walked.map_err(|source| BakeError::Root {
-        path: "/".into(),
-        source,
-    })?;
+    walked.map_err(BakeError::unopened)?;
     jobs.send(batch).map_err(|_| BakeError::Interrupted)?;
     Ok((gathered, gaps))
 }
