@@ -9,6 +9,7 @@ mod build;
 mod encoding;
 mod file;
 mod lookup;
+mod scope;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ pub use allowance::{Allowance, Place};
 pub use build::{Built, Note, RulesError};
 pub use encoding::BadRules;
 pub use file::{BadRuleFile, Origin, RuleFile, SourcedRule};
+pub use scope::Scope;
 
 use crate::glob::Pattern;
 use lookup::Index;

@@ -68,7 +68,7 @@ impl Share {
                 return Err(BakeError::Interrupted);
             }
             match visit {
-                Visit::File { path, place } => {
+                Visit::File { path, place, .. } => {
                     let stat = place.stat().ok();
                     let file = stat.map(|stat| (stat.size, stat.mode & 0o111 != 0));
                     share.add(built, &path, file);

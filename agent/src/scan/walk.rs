@@ -11,7 +11,7 @@ use std::sync::Arc;
 use drift::coverage::{Gap, GapReason};
 use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::observation::Group;
-use drift::rules::Rules;
+use drift::rules::{Rule, Rules, Scope};
 use drift::{TreePath, escape};
 use driftmark_kernel::{Access, Dir, FileKind, Names, Stat, boot};
 
@@ -20,7 +20,12 @@ use super::filesystems::{Filesystems, Holding};
 /// What the walk meets at a path.
 pub(crate) enum Visit<'w> {
     /// A regular file, by what its directory says of it: still to be opened and read.
-    File { path: TreePath, place: Place<'w> },
+    File {
+        path: TreePath,
+        place: Place<'w>,
+        /// The rule that counts there.
+        rule: Option<&'w Rule>,
+    },
     /// A directory, open: [`directory_entry`] gives all that is held of it.
     Directory {
         path: TreePath,
@@ -106,12 +111,31 @@ pub(crate) struct Walk<'a> {
 }
 
 /// A directory that is being gone through.
-struct Level {
+struct Level<'a> {
     dir: Arc<Dir>,
     path: TreePath,
     names: Names,
     next: usize,
     holding: Holding,
+    /// The rules that may count at its names.
+    scope: Scope<'a>,
+}
+
+/// What the rules say of a directory.
+struct Ruled<'a> {
+    /// Whether anything of it is held.
+    is_held: bool,
+    /// Those that may count below it; none where nothing below it is held.
+    below: Option<Scope<'a>>,
+}
+
+impl<'a> Ruled<'a> {
+    fn of(scope: &Scope<'a>, rule: Option<&Rule>, directory: &TreePath) -> Self {
+        Ruled {
+            is_held: !is_below_volatile(rule, directory),
+            below: scope.descend(directory).then(|| scope.below(directory)),
+        }
+    }
 }
 
 /// What a name of a directory turned out to be.
@@ -159,7 +183,11 @@ impl<'a> Walk<'a> {
         };
         let mut levels = Vec::new();
         match self.start {
-            None => self.enter(root, TreePath::root(), Holding::All, &mut levels, visit)?,
+            None => {
+                let (path, scope) = (TreePath::root(), self.rules.scope());
+                let ruled = Ruled::of(&scope, scope.first_match(&path), &path);
+                self.enter(root, path, Holding::All, ruled, &mut levels, visit)?;
+            }
             Some(start) => self.resume(root, start, &mut levels, visit)?,
         }
         while let Some(level) = levels.last_mut() {
@@ -181,11 +209,13 @@ impl<'a> Walk<'a> {
                 name: name.name,
                 holding: level.holding,
             };
-            match self.look(&path, place, name.kind) {
+            let rule = level.scope.first_match(&path);
+            match self.look(&path, place, name.kind, &level.scope, rule) {
                 Looked::Directory(dir, holding) => {
-                    self.enter(dir, path, holding, &mut levels, visit)?;
+                    let ruled = Ruled::of(&level.scope, rule, &path);
+                    self.enter(dir, path, holding, ruled, &mut levels, visit)?;
                 }
-                Looked::File => visit(Visit::File { path, place })?,
+                Looked::File => visit(Visit::File { path, place, rule })?,
                 Looked::Other(stat, looked_at) => visit(Visit::Other {
                     path,
                     stat,
@@ -204,16 +234,18 @@ impl<'a> Walk<'a> {
         &mut self,
         root: Dir,
         start: &TreePath,
-        levels: &mut Vec<Level>,
+        levels: &mut Vec<Level<'a>>,
         visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (mut dir, mut path, mut holding) = (root, TreePath::root(), Holding::All);
+        let mut scope = self.rules.scope();
         let mut components = start.components().peekable();
         while let Some(component) = components.next() {
-            if !self.rules.descend(&path) {
+            if !scope.descend(&path) {
                 return Ok(());
             }
-            match self.list(dir, path, holding) {
+            scope = scope.below(&path);
+            match self.list(dir, path, holding, scope.clone()) {
                 Ok(level) => levels.push(level),
                 Err(gap) => return visit(Visit::Gap(gap)),
             }
@@ -235,7 +267,8 @@ impl<'a> Walk<'a> {
                 name: name.name,
                 holding: level.holding,
             };
-            match self.look(&below, place, name.kind) {
+            let rule = scope.first_match(&below);
+            match self.look(&below, place, name.kind, &scope, rule) {
                 Looked::Directory(found, held) => (dir, path, holding) = (found, below, held),
                 Looked::Gap(gap) => return visit(Visit::Gap(gap)),
                 Looked::File | Looked::Other(..) | Looked::Nothing => return Ok(()),
@@ -246,7 +279,14 @@ impl<'a> Walk<'a> {
 
     /// A directory that says that a name is a regular file or a directory is believed, where nothing can be mounted over
     /// it: what it really is, the open that follows finds out.
-    fn look(&self, path: &TreePath, place: Place<'_>, listed: Option<FileKind>) -> Looked {
+    fn look(
+        &self,
+        path: &TreePath,
+        place: Place<'_>,
+        listed: Option<FileKind>,
+        scope: &Scope<'_>,
+        rule: Option<&Rule>,
+    ) -> Looked {
         if let Some((tree, holding)) = self.filesystems.mounted_at(path) {
             return match tree.root() {
                 Ok(dir) => Looked::Directory(dir, holding),
@@ -256,11 +296,11 @@ impl<'a> Walk<'a> {
         if self.filesystems.is_missing(path) {
             return Looked::Gap(gap(path, GapReason::FilesystemMissing, ""));
         }
-        let below_volatile = self.rules.below_volatile(path);
+        let below_volatile = is_below_volatile(rule, path);
         if place.dir.access() == Access::PrivateClone {
             match listed {
                 Some(FileKind::File | FileKind::Directory)
-                    if below_volatile && !self.rules.descend(path) =>
+                    if below_volatile && !scope.descend(path) =>
                 {
                     return Looked::Nothing;
                 }
@@ -287,7 +327,7 @@ impl<'a> Walk<'a> {
             };
         }
         match stat.kind {
-            FileKind::Directory if below_volatile && !self.rules.descend(path) => Looked::Nothing,
+            FileKind::Directory if below_volatile && !scope.descend(path) => Looked::Nothing,
             FileKind::Directory => match place.dir.open_dir(place.name) {
                 Ok(dir) => Looked::Directory(dir, place.holding),
                 Err(error) if is_gone(&error) => Looked::Nothing,
@@ -305,10 +345,11 @@ impl<'a> Walk<'a> {
         dir: Dir,
         path: TreePath,
         holding: Holding,
-        levels: &mut Vec<Level>,
+        ruled: Ruled<'a>,
+        levels: &mut Vec<Level<'a>>,
         visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if !self.rules.below_volatile(&path) {
+        if ruled.is_held {
             let looked_at = boot::realtime_ns();
             let visited = match dir.stat() {
                 Ok(stat) => Visit::Directory {
@@ -322,17 +363,23 @@ impl<'a> Walk<'a> {
             };
             visit(visited)?;
         }
-        if !self.rules.descend(&path) {
+        let Some(below) = ruled.below else {
             return Ok(());
-        }
-        match self.list(dir, path, holding) {
+        };
+        match self.list(dir, path, holding, below) {
             Ok(level) => levels.push(level),
             Err(gap) => visit(Visit::Gap(gap))?,
         }
         Ok(())
     }
 
-    fn list(&mut self, mut dir: Dir, path: TreePath, holding: Holding) -> Result<Level, Gap> {
+    fn list(
+        &mut self,
+        mut dir: Dir,
+        path: TreePath,
+        holding: Holding,
+        scope: Scope<'a>,
+    ) -> Result<Level<'a>, Gap> {
         let mut names = self.spare.pop().unwrap_or_default();
         if let Err(error) = dir.names(&mut names) {
             return Err(unreadable(&path, &error));
@@ -344,12 +391,18 @@ impl<'a> Walk<'a> {
             names,
             next: 0,
             holding,
+            scope,
         })
     }
 
-    fn leave(&mut self, levels: &mut Vec<Level>) {
+    fn leave(&mut self, levels: &mut Vec<Level<'a>>) {
         self.spare.extend(levels.pop().map(|level| level.names));
     }
+}
+
+/// Whether the rule that counts at a path is a volatile one of a directory above: nothing here is held.
+fn is_below_volatile(rule: Option<&Rule>, path: &TreePath) -> bool {
+    rule.is_some_and(|rule| rule.reaches_from_above(path))
 }
 
 /// All that is held of a directory.

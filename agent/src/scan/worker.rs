@@ -10,7 +10,7 @@ use drift::coverage::{Gap, GapReason};
 use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Part;
 use drift::observation::Found;
-use drift::rules::RuleType;
+use drift::rules::{Rule, RuleType};
 use drift::{Blake3, TreePath};
 use driftmark_kernel::{FileKind, Stat, boot};
 
@@ -133,9 +133,9 @@ impl<'s> Worker<'s> {
                 let entry = |path| other_entry(path, &stat, place);
                 self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
-            Visit::File { path, place } => {
+            Visit::File { path, place, rule } => {
                 let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
-                self.file(path, place, met, marks)?;
+                self.file(path, place, rule, met, marks)?;
             }
         }
         Ok(())
@@ -150,7 +150,7 @@ impl<'s> Worker<'s> {
         marks: &mut Marks<'_>,
         entry: &dyn Fn(TreePath) -> io::Result<Entry>,
     ) {
-        if self.is_trusted(path, stat, met.as_ref(), marks) {
+        if self.is_trusted(stat, None, met.as_ref(), marks) {
             return;
         }
         match entry(path.clone()) {
@@ -203,16 +203,17 @@ impl<'s> Worker<'s> {
         &mut self,
         path: TreePath,
         place: Place<'_>,
+        rule: Option<&Rule>,
         met: Option<Met>,
         marks: &mut Marks<'_>,
     ) -> Result<(), ScanError> {
         if self.shared.pass == Pass::Quick
             && let Ok(stat) = place.stat()
-            && self.is_trusted(&path, &stat, met.as_ref(), marks)
+            && self.is_trusted(&stat, rule, met.as_ref(), marks)
         {
             return Ok(());
         }
-        let mut wants = self.wants(&path, met.as_ref());
+        let mut wants = self.wants(&path, rule, met.as_ref());
         wants.leave_long = wants.is_plain() && self.shared.threads > 1;
         let read_at = boot::realtime_ns();
         let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
@@ -234,18 +235,17 @@ impl<'s> Worker<'s> {
     /// Whether a path is known to be as the manifest says, because nothing about it has moved since that was seen.
     fn is_trusted(
         &mut self,
-        path: &TreePath,
         stat: &Stat,
+        rule: Option<&Rule>,
         met: Option<&Met>,
         marks: &Marks<'_>,
     ) -> bool {
         let Some(met) = met.filter(|_| self.shared.pass == Pass::Quick) else {
             return false;
         };
-        let rules = self.shared.manifest.rules();
         let same_size = match met.entry.node {
             // A rule may let it have any.
-            Node::File { size, .. } => stat.size == size || rules.first_match(path).is_some(),
+            Node::File { size, .. } => stat.size == size || rule.is_some(),
             _ => true,
         };
         let trusted = same_size && marks.trust(met.ordinal, stat);
@@ -397,9 +397,8 @@ impl<'s> Worker<'s> {
     }
 
     /// What rules want to know of a file, and whether it need be read at all.
-    fn wants(&self, path: &TreePath, met: Option<&Met>) -> Wants {
-        let rule = self.shared.manifest.rules().first_match(path);
-        match rule.map(|(_, rule)| rule.rule_type) {
+    fn wants(&self, path: &TreePath, rule: Option<&Rule>, met: Option<&Met>) -> Wants {
+        match rule.map(|rule| rule.rule_type) {
             // It drifted already if it is huge and not in the image, or of another size, and no rule has anything to
             // say about it. Else one sparse file would keep a scan busy for hours, and everything else that it found
             // untold.
@@ -444,7 +443,8 @@ impl<'s> Worker<'s> {
             let read = match hashed {
                 Hashed::Whole(read) => read,
                 Hashed::ByOthers | Hashed::Changed => {
-                    let wants = self.wants(&path, met.as_ref());
+                    let rule = self.shared.manifest.rules().first_match(&path);
+                    let wants = self.wants(&path, rule.map(|(_, rule)| rule), met.as_ref());
                     self.reader.read(&path, place, Digests::Blake3, &wants)
                 }
             };

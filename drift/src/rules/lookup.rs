@@ -63,11 +63,16 @@ impl Index {
 }
 
 impl Rule {
-    fn counts_at(&self, path: &TreePath) -> bool {
+    pub(super) fn counts_at(&self, path: &TreePath) -> bool {
         match self.rule_type {
             RuleType::Volatile => self.pattern.matches_or_contains(path),
             _ => self.pattern.matches(path),
         }
+    }
+
+    /// Whether it is volatile and matches a directory above: where such a rule counts, nothing is held.
+    pub fn reaches_from_above(&self, path: &TreePath) -> bool {
+        self.rule_type == RuleType::Volatile && self.pattern.contains(path)
     }
 }
 
@@ -91,14 +96,15 @@ impl Rules {
 
     /// Whether a volatile rule counts here and begins here: the path is matched and no directory above it is.
     pub fn is_volatile_root(&self, path: &TreePath) -> bool {
-        self.volatile(path)
-            .is_some_and(|rule| !rule.pattern.contains(path))
+        self.first_match(path).is_some_and(|(_, rule)| {
+            rule.rule_type == RuleType::Volatile && !rule.pattern.contains(path)
+        })
     }
 
     /// Whether a volatile rule counts here because it matches a directory above: nothing here is held.
     pub fn below_volatile(&self, path: &TreePath) -> bool {
-        self.volatile(path)
-            .is_some_and(|rule| rule.pattern.contains(path))
+        self.first_match(path)
+            .is_some_and(|(_, rule)| rule.reaches_from_above(path))
     }
 
     /// Whether a walk must enter this directory: something below it may be held.
@@ -107,31 +113,6 @@ impl Rules {
     /// What counts at the directory itself does not matter: below a mount point that is `covered` first and `volatile`
     /// then, nothing is held.
     pub fn descend(&self, directory: &TreePath) -> bool {
-        let reaches =
-            |rule: &Rule| rule.rule_type == RuleType::Volatile && rule.counts_at(directory);
-        let literal = self.index.first_volatile_literal(directory.as_bytes());
-        let before = literal.unwrap_or(usize::MAX);
-        let wild = self
-            .index
-            .wild
-            .iter()
-            .copied()
-            .take_while(|&nth| nth < before);
-        match wild
-            .into_iter()
-            .find(|&nth| reaches(&self.rules[nth]))
-            .or(literal)
-        {
-            Some(nth) => self.rules[..nth]
-                .iter()
-                .any(|earlier| earlier.pattern.may_match_below(directory)),
-            None => true,
-        }
-    }
-
-    fn volatile(&self, path: &TreePath) -> Option<&Rule> {
-        self.first_match(path)
-            .map(|(_, rule)| rule)
-            .filter(|rule| rule.rule_type == RuleType::Volatile)
+        self.scope().descend(directory)
     }
 }

@@ -352,6 +352,20 @@ proptest! {
     }
 
     #[test]
+    fn a_scope_narrowed_on_the_way_down_answers_as_all_rules_do(rules in any_rules(), text in "(/[ab]{1,2}){1,4}") {
+        let path = path(&text);
+        let mut scope = rules.scope();
+        let mut above = TreePath::root();
+        for name in path.components() {
+            scope = scope.below(&above);
+            let here = above.join(name).unwrap();
+            prop_assert_eq!(scope.first_match(&here), rules.first_match(&here).map(|(_, rule)| rule));
+            prop_assert_eq!(scope.descend(&here), rules.descend(&here));
+            above = here;
+        }
+    }
+
+    #[test]
     fn what_is_not_entered_is_volatile_throughout(rules in any_rules(), text in "(/[ab]{1,2}){1,2}", below in "(/[ab]{1,2}){1,2}") {
         if !rules.descend(&path(&text)) {
             prop_assert!(rules.below_volatile(&path(&(text + &below))));

@@ -112,7 +112,7 @@ fn walk_into(
             return Err(BakeError::Interrupted);
         }
         let (path, stat, entry) = match visit {
-            Visit::File { path, place } if is_self(&path) => {
+            Visit::File { path, place, .. } if is_self(&path) => {
                 match place.stat() {
                     Ok(stat) => {
                         gathered.push(self_file(path, Some((stat.mode, stat.uid, stat.gid))));
@@ -121,7 +121,7 @@ fn walk_into(
                 }
                 return Ok(());
             }
-            Visit::File { path, place } => {
+            Visit::File { path, place, .. } => {
                 batch.push((path, place.hold()));
                 if batch.len() == BATCH {
                     let full = std::mem::take(&mut batch);
