@@ -137,6 +137,7 @@ fn entry_text(
     line("size", shown.size.map(|size| size.to_string()));
     line("blake3", shown.content.map(|digest| digest.to_string()));
     line("sha256", origin.sha256.map(|digest| digest.to_string()));
+    line("verity", shown.verity);
     line("target", shown.target);
     line("device", shown.device);
     line(

@@ -3,6 +3,7 @@
 mod attribute;
 mod flags;
 mod shown;
+mod verity;
 mod xattr;
 
 use crate::{Blake3, TreePath};
@@ -10,6 +11,7 @@ use crate::{Blake3, TreePath};
 pub use attribute::{Attribute, AttributeSet};
 pub use flags::FileFlags;
 pub use shown::Shown;
+pub use verity::Measurement;
 pub use xattr::{Xattr, Xattrs};
 
 /// One path of an image with everything that is held of it.
@@ -42,6 +44,9 @@ pub enum Node {
         size: u64,
         /// Digest of the content.
         content: Blake3,
+        /// What the kernel measured of it when it was baked, if it had fs-verity (flag `V`) then. It stands for size and
+        /// content and is no attribute of its own; what is observed has none.
+        verity: Option<Box<Measurement>>,
     },
     /// A file that describes the image and so cannot be described by it: the manifest, its signature
     /// and its statement. A regular file whose size and content are not held.
@@ -101,6 +106,15 @@ pub enum Kind {
 }
 
 impl Node {
+    /// A regular file, not measured by fs-verity.
+    pub fn file(size: u64, content: Blake3) -> Self {
+        Node::File {
+            size,
+            content,
+            verity: None,
+        }
+    }
+
     /// The kind alone.
     pub fn kind(&self) -> Kind {
         match self {
@@ -164,10 +178,11 @@ impl Entry {
         note(Attribute::Kind, self.node.kind() != found.node.kind());
         match (&self.node, &found.node) {
             (
-                Node::File { size, content },
+                Node::File { size, content, .. },
                 Node::File {
                     size: found_size,
                     content: found_content,
+                    ..
                 },
             ) => {
                 note(Attribute::Size, size != found_size);

@@ -75,7 +75,7 @@ impl Found {
     /// Length and digest of its content, where it has one.
     pub fn content(&self) -> Option<(u64, Blake3)> {
         match self.entry.node {
-            Node::File { size, content } => Some((size, content)),
+            Node::File { size, content, .. } => Some((size, content)),
             _ => None,
         }
     }

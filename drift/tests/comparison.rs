@@ -6,7 +6,7 @@ mod trees;
 use drift::TreePath;
 use drift::compare::{CompareError, Finding, compare};
 use drift::coverage::{Gap, GapReason};
-use drift::entry::{Attribute, AttributeSet};
+use drift::entry::{Attribute, AttributeSet, Entry, Node};
 use drift::manifest::UnverifiedManifest;
 use drift::observation::{Found, Observation};
 use drift::rules::Rules;
@@ -131,6 +131,16 @@ fn the_trees_and_the_mischief_are_nasty_enough() {
             entries.any(|entry| !entry.path.is_utf8()),
         );
         note("not held", !tree.not_held.is_empty());
+        let is_measured = |entry: &Entry| {
+            matches!(
+                entry.node,
+                Node::File {
+                    verity: Some(_),
+                    ..
+                }
+            )
+        };
+        note("measured", tree.entries().any(is_measured));
     }
     for what in [
         "added",
@@ -142,6 +152,7 @@ fn the_trees_and_the_mischief_are_nasty_enough() {
         "names in a link group",
         "names that are not UTF-8",
         "not held",
+        "measured",
     ] {
         assert!(
             counts.get(what).is_some_and(|&count| count >= 20),
@@ -151,11 +162,11 @@ fn the_trees_and_the_mischief_are_nasty_enough() {
 }
 
 fn tree_of(paths: &[&str]) -> Tree {
-    use drift::entry::{Entry, FileFlags, Node, Xattrs};
+    use drift::entry::{FileFlags, Xattrs};
     let planted = paths.iter().map(|path| {
         let content = drift::Blake3::of(path.as_bytes());
         let node = if path.ends_with("file") {
-            Node::File { size: 1, content }
+            Node::file(1, content)
         } else {
             Node::Directory
         };

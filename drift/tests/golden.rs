@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use drift::class::{Class, Severity};
 use drift::coverage::{Coverage, Gap, GapReason, ScanRecord};
 use drift::enrolment::JoinToken;
-use drift::entry::{Attribute, AttributeSet, Device, Entry, FileFlags, Links, Node, Shown, Xattrs};
+use drift::entry::{
+    Attribute, AttributeSet, Device, Entry, FileFlags, Links, Measurement, Node, Shown, Xattrs,
+};
 use drift::finding::{Drift, DriftKind, set_digest};
 use drift::key::SigningKey;
 use drift::manifest::{BakedManifest, Builder, Filesystem, Package, UnverifiedManifest};
@@ -64,13 +66,7 @@ fn plain(at: &[u8], node: Node) -> Entry {
 }
 
 fn file(at: &[u8], content: &[u8]) -> Entry {
-    plain(
-        at,
-        Node::File {
-            size: content.len() as u64,
-            content: Blake3::of(content),
-        },
-    )
+    plain(at, Node::file(content.len() as u64, Blake3::of(content)))
 }
 
 /// One of everything.
@@ -264,6 +260,51 @@ fn the_manifest_is_what_it_was() {
     assert_eq!(
         read.entries().collect::<Result<Vec<_>, _>>().unwrap(),
         expected
+    );
+}
+
+/// Two files with fs-verity and a measurement, one with the flag alone.
+fn measured() -> Vec<Entry> {
+    let verity = FileFlags::from_raw(0x0010_0000);
+    let measured = |at: &[u8], measurement| Entry {
+        flags: verity,
+        ..plain(
+            at,
+            Node::File {
+                size: 4,
+                content: Blake3::of(b"libc"),
+                verity: Some(Box::new(measurement)),
+            },
+        )
+    };
+    let without = Entry {
+        flags: verity,
+        ..file(b"c", b"libc")
+    };
+    vec![
+        plain(b"", Node::Directory),
+        measured(b"a", Measurement::Sha256([0xab; 32])),
+        measured(b"b", Measurement::Sha512([0xcd; 64])),
+        without,
+    ]
+}
+
+#[test]
+fn the_manifest_with_measurements_is_what_it_was() {
+    let mut builder = Builder::default();
+    for entry in measured() {
+        let sha256 = matches!(entry.node, Node::File { .. }).then(|| Sha256::of(b"libc"));
+        builder.push(entry, sha256, None, (0, 0));
+    }
+    let baked = builder
+        .finish(Rules::none(), Vec::new(), AttributeSet::EMPTY)
+        .unwrap();
+    golden("measured-v1.manifest", &baked.bytes);
+    let read = UnverifiedManifest::open(&baked.bytes).unwrap();
+    read.verify_all().unwrap();
+    assert_eq!(
+        read.entries().collect::<Result<Vec<_>, _>>().unwrap(),
+        measured()
     );
 }
 

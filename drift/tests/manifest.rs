@@ -3,7 +3,7 @@
 
 mod trees;
 
-use drift::entry::{Entry, FileFlags, Node, Xattrs};
+use drift::entry::{Entry, FileFlags, Measurement, Node, Xattrs};
 use drift::manifest::{BLOCK_BYTES, BuildError, Builder, ManifestError, UnverifiedManifest};
 use drift::rules::Rules;
 use drift::{Blake3, Sha256, TreePath};
@@ -261,15 +261,7 @@ fn a_block_may_be_filled_to_its_last_byte() {
 #[test]
 fn what_no_kernel_could_hold_is_not_baked() {
     let root = || plain(b"", Node::Directory);
-    let file = |path: &[u8]| {
-        plain(
-            path,
-            Node::File {
-                size: 0,
-                content: Blake3::of(b""),
-            },
-        )
-    };
+    let file = |path: &[u8]| plain(path, Node::file(0, Blake3::of(b"")));
     let long = Xattrs::held((0..17).map(|n| (vec![b'n', n], vec![0; Xattrs::MAX_VALUE_BYTES])));
     let unfit = [
         plain(
@@ -313,7 +305,11 @@ fn what_no_kernel_could_hold_is_not_baked() {
             ..file(b"a")
         },
     ];
-    for entry in unfit {
+    let measured = measured(
+        Measurement::Sha256([7; 32]),
+        FileFlags::from_raw(0x0008_0010),
+    );
+    for entry in unfit.into_iter().chain([measured]) {
         assert!(
             matches!(bake([root(), entry.clone()]), Err(BuildError::Unfit { .. })),
             "{entry:?}"
@@ -331,19 +327,54 @@ fn what_no_kernel_could_hold_is_not_baked() {
         bake([root(), file(b"a"), file(b"a")]),
         Err(BuildError::Duplicate(_))
     ));
-    let two_large = (b'a'..b'c').map(|name| {
-        plain(
-            &[name],
-            Node::File {
-                size: u64::MAX,
-                content: Blake3::of(b""),
-            },
-        )
-    });
+    let two_large = (b'a'..b'c').map(|name| plain(&[name], Node::file(u64::MAX, Blake3::of(b""))));
     assert!(
         bake(std::iter::once(root()).chain(two_large)).is_ok(),
         "sizes add up to no more than there are numbers"
     );
+}
+
+const VERITY: u32 = 0x0010_0000;
+
+fn measured(measurement: Measurement, flags: FileFlags) -> Entry {
+    let node = Node::File {
+        size: 5,
+        content: Blake3::of(b"hello"),
+        verity: Some(Box::new(measurement)),
+    };
+    Entry {
+        flags,
+        ..plain(b"a", node)
+    }
+}
+
+#[test]
+fn a_measurement_comes_back_and_is_refused_where_the_kernel_would_give_none() {
+    for measurement in [
+        Measurement::Sha256([0xab; 32]),
+        Measurement::Sha512([0xcd; 64]),
+    ] {
+        let entry = measured(measurement, FileFlags::from_raw(VERITY));
+        let bytes = bake([plain(b"", Node::Directory), entry.clone()]).unwrap();
+        let manifest = UnverifiedManifest::open(&bytes).unwrap();
+        manifest.verify_all().unwrap();
+        assert_eq!(manifest.lookup(&entry.path).unwrap(), Some(entry));
+
+        let mut parts = Parts::of(&bytes).unwrap();
+        let flags = [0x80, 0x80, 0x40];
+        let at = parts
+            .body
+            .windows(flags.len())
+            .position(|bytes| bytes == flags)
+            .unwrap();
+        parts.body[at + 2] = 0x04;
+        let bytes = parts.seal();
+        let manifest = UnverifiedManifest::open(&bytes).unwrap();
+        assert!(matches!(
+            manifest.entries().find_map(Result::err),
+            Some(ManifestError::Malformed("a record"))
+        ));
+    }
 }
 
 /// Entries of two blocks, the second of which can be tampered with by itself.

@@ -9,6 +9,7 @@
 //! - [`names`]: what a directory lists.
 //! - [`stat`]: what one path is.
 //! - [`xattrs`], [`flags`]: what else the file system holds about it.
+//! - [`verity`]: what the kernel measured of a file.
 //! - [`mounts`]: what is mounted where, and when that changes.
 //! - [`boot`]: which boot this is, and how long ago it was.
 //! - [`confine`]: no more rights than the daemon needs.
@@ -36,6 +37,7 @@ pub mod stat;
 pub mod superblock;
 mod sys;
 pub mod tree;
+pub mod verity;
 pub mod xattrs;
 
 pub use dir::Dir;

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use crate::verity::MAX_DIGEST_BYTES;
+
 /// Makes a detached mount read-only, without devices, setuid, programs or atime, and cuts it off from its peers.
 ///
 /// Private, as the clone of a shared mount joins its peers: 6.18 keeps their mounts out of a detached one, but that is
@@ -103,6 +105,27 @@ pub(crate) fn getxattrat(
     returned(answer)
 }
 
+/// What fs-verity measured of a file: `FS_IOC_MEASURE_VERITY` (ioctl 134 of `f`). No crate has it.
+pub(crate) fn measure_verity(file: BorrowedFd<'_>) -> rustix::io::Result<VerityDigest> {
+    let mut digest = VerityDigest {
+        algorithm: 0,
+        length: MAX_DIGEST_BYTES as u16,
+        bytes: [0; MAX_DIGEST_BYTES],
+    };
+    // SAFETY: the kernel reads and writes one `struct fsverity_digest`, which lives through the call, and after it at
+    // most as many bytes as its length says, which are there.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_MEASURE_VERITY, &raw mut digest) };
+    returned(answer.into()).map(|_| digest)
+}
+
+/// `struct fsverity_digest` of linux/fsverity.h with room for the longest digest.
+#[repr(C)]
+pub(crate) struct VerityDigest {
+    pub(crate) algorithm: u16,
+    pub(crate) length: u16,
+    pub(crate) bytes: [u8; MAX_DIGEST_BYTES],
+}
+
 /// The number of a loop device that is free now (loop(4)). No crate has it.
 pub(crate) fn free_loop_device(control: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     // SAFETY: this request takes no argument.
@@ -185,6 +208,9 @@ fn returned(answer: c_long) -> rustix::io::Result<usize> {
 /// System calls have had the same number on all architectures that Driftmark is built for since 424.
 const SYS_GETXATTRAT: c_long = 464;
 const SYS_LISTXATTRAT: c_long = 465;
+
+/// linux/fsverity.h: `_IOWR('f', 134, struct fsverity_digest)`, whose digest counts as empty.
+const FS_IOC_MEASURE_VERITY: libc::Ioctl = libc::_IOWR::<[u16; 2]>(b'f' as u32, 134);
 
 /// linux/loop.h.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;

@@ -146,10 +146,10 @@ fn mode(found: &Shown) -> Option<u16> {
 fn entry_of(sight: &Sight, found: &Shown) -> Option<Entry> {
     let device = Device { major: 0, minor: 0 };
     let node = match &*found.kind {
-        "file" => Node::File {
-            size: found.size.unwrap_or(0),
-            content: found.content.unwrap_or_else(|| Blake3::of(b"")),
-        },
+        "file" => Node::file(
+            found.size.unwrap_or(0),
+            found.content.unwrap_or_else(|| Blake3::of(b"")),
+        ),
         "directory" => Node::Directory,
         "symlink" => Node::Symlink {
             target: Box::default(),

@@ -32,10 +32,7 @@ fn node(at: &str, mode: u16, node: Node) -> Entry {
 }
 
 fn file(at: &str, content: &str) -> Entry {
-    let content_of = Node::File {
-        size: content.len() as u64,
-        content: Blake3::of(content.as_bytes()),
-    };
+    let content_of = Node::file(content.len() as u64, Blake3::of(content.as_bytes()));
     node(at, 0o644, content_of)
 }
 
@@ -50,14 +47,7 @@ fn image() -> Vec<Entry> {
     .map(directory)
     .into();
     image.extend([
-        node(
-            "/usr/bin/ls",
-            0o755,
-            Node::File {
-                size: 2,
-                content: Blake3::of(b"ls"),
-            },
-        ),
+        node("/usr/bin/ls", 0o755, Node::file(2, Blake3::of(b"ls"))),
         file("/etc/hostname", "image\n"),
         file("/etc/issue", "Debian\n"),
         file("/etc/machine-id", "uninitialized\n"),

@@ -7,13 +7,13 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drift::coverage::{Gap, GapReason};
-use drift::entry::{FileFlags, Node, Xattrs};
+use drift::entry::{FileFlags, Measurement, Node, Xattrs};
 use drift::observation::Found;
 use drift::report::HeldPrefix;
 use drift::rules::Shape;
 use drift::{Blake3, Sha256, TreePath};
 use driftmark_kernel::page_cache::Passing;
-use driftmark_kernel::{Stat, flags, xattrs};
+use driftmark_kernel::{Stat, flags, verity, xattrs};
 use sha2::Digest as _;
 
 use super::filesystems::Holding;
@@ -123,6 +123,7 @@ struct Sealed {
     content: Content,
     xattrs: Xattrs,
     flags: FileFlags,
+    verity: Option<Measurement>,
     shape: Option<Result<(), String>>,
 }
 
@@ -223,6 +224,9 @@ impl<'a> Reader<'a> {
         let Some(mut sealed) = Sealed::of(&file, &before, place.holding, content)? else {
             return Ok(Attempt::Changed);
         };
+        if digests == Digests::Both && sealed.flags.has_verity() {
+            sealed.verity = measured(&file)?;
+        }
         if let Some(shape) = wants.shape {
             sealed.shape = Some(self.shape(&file, &sealed.stat, shape)?);
         }
@@ -322,6 +326,7 @@ impl Sealed {
             content,
             xattrs,
             flags,
+            verity: None,
             shape: None,
         }))
     }
@@ -332,11 +337,13 @@ impl Sealed {
             content,
             xattrs,
             flags,
+            verity,
             shape,
         } = self;
         let node = Node::File {
             size: content.length,
             content: content.blake3,
+            verity: verity.map(Box::new),
         };
         let held_prefix = wants.held.map(|length| HeldPrefix {
             length,
@@ -355,6 +362,12 @@ impl Sealed {
             stat,
         }
     }
+}
+
+/// What the kernel measured of a file, by an algorithm that is known here.
+fn measured(file: &File) -> io::Result<Option<Measurement>> {
+    let measured = verity::of(file)?;
+    Ok(measured.and_then(|measured| Measurement::new(measured.algorithm, measured.digest())))
 }
 
 /// What was hashed of a file.

@@ -472,10 +472,7 @@ fn unread(path: TreePath, stat: &Stat, holding: Holding) -> Entry {
         minor: stat.rdev.1,
     };
     let node = match stat.kind {
-        FileKind::File => Node::File {
-            size: stat.size,
-            content: Blake3::of(b""),
-        },
+        FileKind::File => Node::file(stat.size, Blake3::of(b"")),
         FileKind::Directory => Node::Directory,
         FileKind::Symlink => Node::Symlink {
             target: Box::default(),

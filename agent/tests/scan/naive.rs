@@ -79,10 +79,7 @@ fn look(at: &Path, path: TreePath, found: &mut BTreeMap<TreePath, (Entry, u64, u
         }
     } else {
         let content = std::fs::read(at).unwrap();
-        Node::File {
-            size: content.len() as u64,
-            content: Blake3::of(&content),
-        }
+        Node::file(content.len() as u64, Blake3::of(&content))
     };
     let entry = Entry {
         path: path.clone(),

@@ -103,10 +103,7 @@ fn entries() -> Vec<Entry> {
                 0 => Node::Symlink {
                     target: format!("../{name}").into_bytes().into(),
                 },
-                _ => Node::File {
-                    size: seed.next() % 50_000,
-                    content: digest(&mut seed),
-                },
+                _ => Node::file(seed.next() % 50_000, digest(&mut seed)),
             };
             let mut entry = entry(path(&name), 0o644, node);
             if nth % LABELLED_EVERY == 0 {

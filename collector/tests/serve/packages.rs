@@ -28,10 +28,7 @@ fn baked() -> BakedManifest {
     ] {
         let is_file = matches!(path, "etc/shadow" | "usr/bin/openssl");
         let node = if is_file {
-            Node::File {
-                size: 1,
-                content: Blake3::of(b"1"),
-            }
+            Node::file(1, Blake3::of(b"1"))
         } else {
             Node::Directory
         };

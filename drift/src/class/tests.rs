@@ -14,10 +14,7 @@ fn file(text: &str, mode: u16) -> Entry {
         mode,
         uid: 0,
         gid: 0,
-        node: Node::File {
-            size: 0,
-            content: Blake3::of(b""),
-        },
+        node: Node::file(0, Blake3::of(b"")),
         xattrs: Xattrs::NONE,
         flags: FileFlags::default(),
         links: None,

@@ -167,7 +167,7 @@ fn grown(expected: Option<&Entry>, found: &Found) -> Result<(), String> {
         return Err("it may only grow, and it is not a regular file".to_owned());
     };
     match expected.map(|expected| &expected.node) {
-        Some(Node::File { size, content })
+        Some(Node::File { size, content, .. })
             if found_size < *size || found.prefix != Some(*content) =>
         {
             Err("it may only grow, and its beginning is not what the image has".to_owned())

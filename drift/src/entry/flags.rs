@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FileFlags(u32);
 
+/// `FS_VERITY_FL` of `linux/fs.h`.
+const FS_VERITY: u32 = 0x0010_0000;
+
 /// Letter and bit, from `linux/fs.h` and `chattr(1)`.
 const HELD: [(char, u32); 11] = [
     ('i', 0x0000_0010), // immutable
@@ -21,7 +24,7 @@ const HELD: [(char, u32); 11] = [
     ('C', 0x0080_0000), // no copy on write
     ('P', 0x2000_0000), // project inheritance
     ('F', 0x4000_0000), // case folding
-    ('V', 0x0010_0000), // fs-verity
+    ('V', FS_VERITY),
 ];
 
 impl FileFlags {
@@ -41,6 +44,11 @@ impl FileFlags {
     /// The bits, as in `linux/fs.h`.
     pub fn bits(self) -> u32 {
         self.0
+    }
+
+    /// Whether fs-verity is on (`V`): the content cannot be written, and is verified by the kernel whenever it is read.
+    pub fn has_verity(self) -> bool {
+        self.0 & FS_VERITY != 0
     }
 
     /// Whether none is set.

@@ -26,6 +26,9 @@ pub struct Shown {
     /// BLAKE3 of a regular file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Blake3>,
+    /// What the kernel measured of a file with fs-verity when it was baked, as `fsverity measure` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<String>,
     /// Where a symbolic link points; control bytes escaped, cut after [`Shown::MAX_TARGET_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -76,9 +79,14 @@ impl From<&Entry> for Shown {
             ..Shown::default()
         };
         match &entry.node {
-            Node::File { size, content } => {
+            Node::File {
+                size,
+                content,
+                verity,
+            } => {
                 shown.size = Some(*size);
                 shown.content = Some(*content);
+                shown.verity = verity.as_ref().map(ToString::to_string);
             }
             Node::Symlink { target } => {
                 shown.target = Some(escape(&target[..target.len().min(Self::MAX_TARGET_BYTES)]));

@@ -1,6 +1,6 @@
 //! BSD mtree, as `mtree(5)` of NetBSD and libarchive read it.
 //!
-//! It has no words for extended attributes, hard-link groups and Linux file flags: these are left out.
+//! It has no words for extended attributes, hard-link groups, Linux file flags and fs-verity: these are left out.
 
 use std::fmt::Write as _;
 

@@ -232,6 +232,11 @@ fn problem(entry: &Entry) -> Option<&'static str> {
         _ if set_bytes > MAX_SET_BYTES => Some("its extended attributes are too long together"),
         _ if entry.mode > 0o7777 => Some("its mode has more than twelve bits"),
         _ if entry.links.as_ref().is_some_and(unfit_links) => Some("its hard-link group is none"),
+        Node::File {
+            verity: Some(_), ..
+        } if !entry.flags.has_verity() => {
+            Some("it was measured by fs-verity, which it does not have")
+        }
         Node::Symlink { target } if target.len() > MAX_TARGET_BYTES => {
             Some("its link target is too long")
         }

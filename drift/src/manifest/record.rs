@@ -1,17 +1,17 @@
 //! One entry as bytes. Canonical: one entry has one encoding, and the decoder refuses every other.
 //!
 //! ```text
-//! tag        1 byte: kind 1..=8, with bits for attributes, flags, links, and "owner and group are 0"
+//! tag        1 byte: kind 1..=10, with bits for attributes, flags, links, and "owner and group are 0"
 //! path       varint bytes shared with the path before it in this block, varint length, the rest
 //! mode       2 bytes, little endian
 //! owner      varint uid, varint gid, unless both are 0
-//! by kind    file: varint size, 32 bytes BLAKE3; symlink: varint length, target; device: varint major, varint minor
+//! by kind    file: varint size, 32 bytes BLAKE3, and its fs-verity measurement where the kind says so; symlink: varint length, target; device: varint major, varint minor
 //! attributes varint offset of the set in the attribute section
 //! flags      varint, not 0
 //! links      varint length of the group's least path (0: this one), the path, varint names outside
 //! ```
 
-use crate::entry::{Device, Entry, FileFlags, Kind, Links, Node, Xattrs};
+use crate::entry::{Device, Entry, FileFlags, Kind, Links, Measurement, Node, Xattrs};
 use crate::manifest::ManifestError;
 use crate::manifest::layout::{canonical_path, take_bytes};
 use crate::path::shared_prefix;
@@ -22,7 +22,11 @@ const HAS_FLAGS: u8 = 1 << 5;
 const HAS_LINKS: u8 = 1 << 6;
 const OWNED_BY_ROOT: u8 = 1 << 7;
 const KIND: u8 = 0x0f;
+const FILE: u8 = 1;
 const SELF_FILE: u8 = 2;
+/// Regular files whose fs-verity measurement is held, which follows their content.
+const MEASURED_BY_SHA256: u8 = 9;
+const MEASURED_BY_SHA512: u8 = 10;
 
 /// No link target is longer: `PATH_MAX` of the kernel.
 pub(super) const MAX_TARGET_BYTES: usize = 4096;
@@ -59,9 +63,16 @@ pub(super) fn encode(
         varint::put(out, u64::from(entry.gid));
     }
     match &entry.node {
-        Node::File { size, content } => {
+        Node::File {
+            size,
+            content,
+            verity,
+        } => {
             varint::put(out, *size);
             out.extend_from_slice(content.as_bytes());
+            if let Some(measurement) = verity {
+                out.extend_from_slice(measurement.as_bytes());
+            }
         }
         Node::Symlink { target } => put_bytes(out, target),
         Node::CharDevice(device) | Node::BlockDevice(device) => {
@@ -111,6 +122,10 @@ fn decode_record(rest: &mut &[u8], before: Option<&TreePath>) -> Option<Record> 
     if links.is_some() && node.kind() == Kind::Directory {
         return None;
     }
+    // The kernel measures only what has the flag.
+    if matches!(tag & KIND, MEASURED_BY_SHA256 | MEASURED_BY_SHA512) && !flags.has_verity() {
+        return None;
+    }
     Some(Record {
         entry: Entry {
             path,
@@ -146,10 +161,8 @@ fn decode_owner(rest: &mut &[u8], tag: u8) -> Option<(u32, u32)> {
 
 fn decode_node(rest: &mut &[u8], code: u8) -> Option<Node> {
     Some(match code {
-        1 => Node::File {
-            size: varint::take(rest)?,
-            content: Blake3::from_bytes(take(rest)?),
-        },
+        FILE => Node::file(varint::take(rest)?, Blake3::from_bytes(take(rest)?)),
+        MEASURED_BY_SHA256 | MEASURED_BY_SHA512 => decode_measured(rest, code)?,
         SELF_FILE => Node::SelfFile,
         3 => Node::Directory,
         4 => Node::Symlink {
@@ -160,6 +173,21 @@ fn decode_node(rest: &mut &[u8], code: u8) -> Option<Node> {
         7 => Node::Fifo,
         8 => Node::Socket,
         _ => return None,
+    })
+}
+
+/// Apart, as most files are not measured.
+#[cold]
+fn decode_measured(rest: &mut &[u8], code: u8) -> Option<Node> {
+    let (size, content) = (varint::take(rest)?, Blake3::from_bytes(take(rest)?));
+    let measurement = match code {
+        MEASURED_BY_SHA256 => Measurement::Sha256(take(rest)?),
+        _ => Measurement::Sha512(take(rest)?),
+    };
+    Some(Node::File {
+        size,
+        content,
+        verity: Some(Box::new(measurement)),
     })
 }
 
@@ -186,7 +214,11 @@ fn decode_links(rest: &mut &[u8], tag: u8, path: &TreePath) -> Option<Option<Lin
 
 fn kind_code(node: &Node) -> u8 {
     match node {
-        Node::File { .. } => 1,
+        Node::File { verity, .. } => match verity.as_deref() {
+            None => FILE,
+            Some(Measurement::Sha256(_)) => MEASURED_BY_SHA256,
+            Some(Measurement::Sha512(_)) => MEASURED_BY_SHA512,
+        },
         Node::SelfFile => SELF_FILE,
         Node::Directory => 3,
         Node::Symlink { .. } => 4,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use drift::entry::{AttributeSet, Device, Entry, FileFlags, Links, Node, Xattrs};
+use drift::entry::{AttributeSet, Device, Entry, FileFlags, Links, Measurement, Node, Xattrs};
 use drift::glob::Pattern;
 use drift::manifest::{BakedManifest, BuildError, Builder, Filesystem, Package};
 use drift::observation::{Found, Group};
@@ -120,12 +120,17 @@ impl Tree {
 
 /// What a scan finds of an entry that nobody touched.
 fn found(planted: &Planted) -> Found {
-    let entry = Entry {
+    let mut entry = Entry {
         links: None,
         ..planted.entry.clone()
     };
-    let prefix = match entry.node {
-        Node::File { content, .. } => Some(content),
+    let prefix = match &mut entry.node {
+        Node::File {
+            content, verity, ..
+        } => {
+            *verity = None;
+            Some(*content)
+        }
         _ => None,
     };
     Found {
@@ -183,10 +188,7 @@ pub fn file(choices: &mut Choices<'_>) -> Node {
         6 => u64::from(choices.u32()) << 20,
         small => small as u64,
     };
-    Node::File {
-        size,
-        content: digest(choices),
-    }
+    Node::file(size, digest(choices))
 }
 
 pub fn digest(choices: &mut Choices<'_>) -> Blake3 {
@@ -227,7 +229,7 @@ pub fn entry(choices: &mut Choices<'_>, path: TreePath, node: Node) -> Entry {
         0o755
     };
     let raw_flags = if choices.once_in(6) { choices.u32() } else { 0 };
-    Entry {
+    let mut entry = Entry {
         path,
         mode,
         uid: owner(choices),
@@ -236,6 +238,20 @@ pub fn entry(choices: &mut Choices<'_>, path: TreePath, node: Node) -> Entry {
         xattrs: xattrs(choices),
         flags: FileFlags::from_raw(raw_flags),
         links: None,
+    };
+    if let Node::File { verity, .. } = &mut entry.node
+        && entry.flags.has_verity()
+    {
+        *verity = measurement(choices).map(Box::new);
+    }
+    entry
+}
+
+fn measurement(choices: &mut Choices<'_>) -> Option<Measurement> {
+    match choices.below(3) {
+        0 => None,
+        1 => Some(Measurement::Sha256([choices.byte(); 32])),
+        _ => Some(Measurement::Sha512([choices.byte(); 64])),
     }
 }
 

@@ -131,6 +131,7 @@ fn there(tree: &Tree, entry: Option<&Entry>, one: &Found, links: Option<Links>) 
                 Some(Node::File {
                     size: least,
                     content,
+                    ..
                 }),
             ) => size < least || one.prefix != Some(*content),
             (Node::File { .. }, _) => false,

@@ -423,10 +423,7 @@ fn hashed<R: Read>(
         }
         Ok(())
     })?;
-    let node = Node::File {
-        size,
-        content: blake3.finalize().into(),
-    };
+    let node = Node::file(size, blake3.finalize().into());
     Ok((node, Sha256::from_bytes(sha256.finalize().into()), content))
 }
 
