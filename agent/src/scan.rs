@@ -19,6 +19,7 @@ mod read;
 mod shared;
 mod tally;
 pub mod verified;
+mod verity_roots;
 mod walk;
 mod worker;
 
@@ -86,8 +87,10 @@ pub struct ScanSummary {
     pub drifts: u64,
     /// Gaps found.
     pub gaps: u64,
-    /// Files read again by a quick pass because their metadata was not to be trusted.
+    /// Files read or measured again by a quick pass because their metadata was not to be trusted.
     pub rehashed: u64,
+    /// Files that the kernel's fs-verity measurement proved, so that they were not read.
+    pub measured: u64,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -208,8 +208,14 @@ fn for_people(status: &Status) -> String {
     let none = || "none".to_owned();
     let ago = |record: &Option<drift::coverage::ScanRecord>| match record {
         Some(record) => format!(
-            "{} s ago, {} entries in {} ms",
-            record.age_seconds, record.entries, record.took_milliseconds
+            "{} s ago, {} entries in {} ms{}",
+            record.age_seconds,
+            record.entries,
+            record.took_milliseconds,
+            match record.measured {
+                0 => String::new(),
+                measured => format!(", {measured} files measured by fs-verity"),
+            }
         ),
         None => "never".to_owned(),
     };

@@ -32,6 +32,33 @@ pub struct Coverage {
     /// Limits that concern the whole instance, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// What the verdict rests on besides the agent's own reading, one sentence each. Unlike a limit, none of it leaves
+    /// anything unverified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The image's file systems that are mounted straight from a dm-verity device, in path order, at most
+    /// [`Coverage::MAX_VERITY_ROOTS`]; `None` before the first pass, and where that could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity_roots: Option<Vec<VerityRoot>>,
+}
+
+/// A file system that is mounted straight from a dm-verity device, as the kernel says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerityRoot {
+    /// Where it is mounted.
+    pub mount_point: TreePath,
+    /// The root of the device's hash tree, hexadecimal: at most [`VerityRoot::MAX_HASH_DIGITS`].
+    pub root_hash: String,
+    /// The hash algorithm, by the kernel's name: `sha256`.
+    pub algorithm: String,
+    /// Whether the kernel met a block on it that does not fit the root hash.
+    #[serde(default)]
+    pub corrupted: bool,
+}
+
+impl VerityRoot {
+    /// No hash of Linux has more than 64 bytes.
+    pub const MAX_HASH_DIGITS: usize = 128;
 }
 
 impl Coverage {
@@ -39,6 +66,24 @@ impl Coverage {
     pub const MAX_GAPS: usize = 100;
     /// More limits than an agent knows of.
     pub const MAX_LIMITS: usize = 32;
+    /// More notes than an agent knows of.
+    pub const MAX_NOTES: usize = 32;
+    /// As many file systems as an image may have, with `/` and `/usr`.
+    pub const MAX_VERITY_ROOTS: usize = 258;
+
+    /// Says what it rests on, by what its passes counted.
+    #[must_use]
+    pub fn noted(mut self) -> Self {
+        self.notes.clear();
+        if let Some(seen) = self.seen.as_ref().filter(|seen| seen.measured > 0) {
+            self.notes.push(format!(
+                "{} files of {} bytes were measured by fs-verity and not read: what is written beneath them, straight to \
+                 the disk, is left to the kernel, which checks whatever is read of them, and to the disk sweep",
+                seen.measured, seen.measured_bytes
+            ));
+        }
+        self
+    }
 }
 
 /// One finished pass over the tree.
@@ -52,9 +97,19 @@ pub struct ScanRecord {
     pub entries: u64,
     /// Bytes of content read.
     pub bytes: u64,
-    /// Files read again because their metadata was not to be trusted (quick scans).
+    /// Files read or measured again because their metadata was not to be trusted (quick scans).
     #[serde(default)]
     pub rehashed: u64,
+    /// Files whose content the kernel's fs-verity measurement proved, so that they were not read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub measured: u64,
+    /// How many bytes these have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub measured_bytes: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Something that could not be verified. Never drift: a failing disk must not kill a machine.

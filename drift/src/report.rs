@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, VerityRoot};
 use crate::finding::{Drift, DriftId, HostPackage};
 use crate::{Blake3, TreePath};
 
@@ -111,6 +111,16 @@ impl Report {
                 self.coverage.limits.len(),
                 Coverage::MAX_LIMITS,
             ),
+            (
+                "coverage.notes",
+                self.coverage.notes.len(),
+                Coverage::MAX_NOTES,
+            ),
+            (
+                "coverage.verity_roots",
+                self.coverage.verity_roots.as_ref().map_or(0, Vec::len),
+                Coverage::MAX_VERITY_ROOTS,
+            ),
             ("coverage.not_held", self.coverage.not_held.len(), 64),
             ("boot_id", self.boot_id.len(), 64),
             ("agent.version", self.agent.version.len(), 64),
@@ -182,7 +192,17 @@ impl Report {
         self.coverage
             .limits
             .iter()
-            .try_for_each(|limit| long("coverage.limits", limit))
+            .try_for_each(|limit| long("coverage.limits", limit))?;
+        self.coverage
+            .notes
+            .iter()
+            .try_for_each(|note| long("coverage.notes", note))?;
+        let mut roots = self.coverage.verity_roots.iter().flatten();
+        roots.try_for_each(|root| {
+            let digits = root.root_hash.len();
+            within("coverage.verity_roots", digits, VerityRoot::MAX_HASH_DIGITS)?;
+            short("coverage.verity_roots", &root.algorithm)
+        })
     }
 }
 

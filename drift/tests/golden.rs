@@ -385,6 +385,8 @@ fn report() -> Report {
         entries: 3,
         bytes: 4,
         rehashed: 5,
+        measured: 0,
+        measured_bytes: 0,
     };
     let gap = Gap {
         path: path(b"srv"),
@@ -453,6 +455,8 @@ fn report() -> Report {
             gap_count: 1,
             not_held: vec!["flags".to_owned()],
             limits: vec!["what lies beneath mounts was not verified".to_owned()],
+            notes: Vec::new(),
+            verity_roots: None,
         },
         agent_clock: 1_700_000_000,
         uptime_seconds: 90,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use drift::class::Class;
-use drift::coverage::Coverage;
+use drift::coverage::{Coverage, VerityRoot};
 use drift::enrolment::{EnrolRequest, JoinToken};
 use drift::finding::{DriftId, DriftKind, set_digest};
 use drift::report::{InstanceState, Phase, Report, Verdict};
@@ -71,6 +71,34 @@ fn every_list_and_text_of_a_report_has_its_limit() {
         with(|r| r.coverage.limits = vec![String::new(); Coverage::MAX_LIMITS + 1]),
         Some("coverage.limits")
     );
+    assert_eq!(
+        with(|r| r.coverage.notes = vec![String::new(); Coverage::MAX_NOTES + 1]),
+        Some("coverage.notes")
+    );
+    assert_eq!(
+        with(|r| r.coverage.notes = vec![text.clone()]),
+        Some("coverage.notes")
+    );
+    let root = VerityRoot {
+        mount_point: TreePath::root(),
+        root_hash: "ab".repeat(64),
+        algorithm: "sha512".to_owned(),
+        corrupted: false,
+    };
+    let with_roots = |roots| with(|r| r.coverage.verity_roots = Some(roots));
+    assert_eq!(with_roots(vec![root.clone()]), None);
+    let too_many = vec![root.clone(); Coverage::MAX_VERITY_ROOTS + 1];
+    let long_hash = VerityRoot {
+        root_hash: "ab".repeat(65),
+        ..root.clone()
+    };
+    let long_algorithm = VerityRoot {
+        algorithm: word.clone(),
+        ..root
+    };
+    for roots in [too_many, vec![long_hash], vec![long_algorithm]] {
+        assert_eq!(with_roots(roots), Some("coverage.verity_roots"));
+    }
     assert_eq!(with(|r| r.boot_id = word.clone()), Some("boot_id"));
     assert_eq!(
         with(|r| r.unverifiable = Some(text.clone())),

@@ -11,6 +11,7 @@
 //! - [`xattrs`], [`flags`]: what else the file system holds about it.
 //! - [`verity`]: what the kernel measured of a file.
 //! - [`mounts`]: what is mounted where, and when that changes.
+//! - [`mapped`]: what a mapped device is mapped to.
 //! - [`boot`]: which boot this is, and how long ago it was.
 //! - [`confine`]: no more rights than the daemon needs.
 //! - [`process`], [`page_cache`]: leaving the machine as it was.
@@ -28,6 +29,7 @@ pub mod flags;
 #[cfg(test)]
 mod lab;
 pub mod loop_device;
+pub mod mapped;
 pub mod mounts;
 pub mod names;
 pub mod page_cache;

@@ -182,6 +182,79 @@ impl LoopConfig {
 
 const _: () = assert!(size_of::<LoopConfig>() == 304);
 
+/// What device-mapper says of the targets of the device with this number, with its table or with how it is. No crate
+/// has it.
+pub(crate) fn ask_device_mapper(
+    control: BorrowedFd<'_>,
+    (major, minor): (u32, u32),
+    table: bool,
+) -> rustix::io::Result<Box<MapperAnswer>> {
+    let mut answer = Box::new(MapperAnswer::ZERO);
+    answer.version = [4, 0, 0];
+    answer.data_size = size_of::<MapperAnswer>() as u32;
+    answer.data_start = std::mem::offset_of!(MapperAnswer, data) as u32;
+    answer.flags = DM_NOFLUSH_FLAG | if table { DM_STATUS_TABLE_FLAG } else { 0 };
+    answer.dev = libc::makedev(major, minor);
+    // SAFETY: the kernel reads `struct dm_ioctl` and writes at most `data_size` bytes, which is all that there is of the
+    // structure, and it lives through the call.
+    let outcome = unsafe { libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, &raw mut *answer) };
+    returned(outcome.into()).map(|_| answer)
+}
+
+/// `struct dm_ioctl` of linux/dm-ioctl.h with room for an answer: a verity target needs a few hundred bytes.
+#[repr(C)]
+pub(crate) struct MapperAnswer {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_number: u32,
+    padding: u32,
+    dev: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    rest: [u8; 7],
+    data: [u8; 8192],
+}
+
+const _: () = assert!(std::mem::offset_of!(MapperAnswer, data) == 312);
+
+impl MapperAnswer {
+    const ZERO: Self = MapperAnswer {
+        version: [0; 3],
+        data_size: 0,
+        data_start: 0,
+        target_count: 0,
+        open_count: 0,
+        flags: 0,
+        event_number: 0,
+        padding: 0,
+        dev: 0,
+        name: [0; 128],
+        uuid: [0; 129],
+        rest: [0; 7],
+        data: [0; 8192],
+    };
+
+    /// How many targets the device has.
+    pub(crate) fn target_count(&self) -> u32 {
+        self.target_count
+    }
+
+    /// Where they begin; nothing where there was no room for all of it.
+    pub(crate) fn targets(&self) -> &[u8] {
+        let head = std::mem::offset_of!(MapperAnswer, data);
+        match (self.data_start as usize).checked_sub(head) {
+            Some(start) if self.flags & DM_BUFFER_FULL_FLAG == 0 => {
+                self.data.get(start..).unwrap_or_default()
+            }
+            _ => &[],
+        }
+    }
+}
+
 /// Gives the heap's free pages back to the kernel. Only glibc keeps them long enough to matter.
 #[cfg(target_env = "gnu")]
 pub(crate) fn trim_heap() {
@@ -211,6 +284,12 @@ const SYS_LISTXATTRAT: c_long = 465;
 
 /// linux/fsverity.h: `_IOWR('f', 134, struct fsverity_digest)`, whose digest counts as empty.
 const FS_IOC_MEASURE_VERITY: libc::Ioctl = libc::_IOWR::<[u16; 2]>(b'f' as u32, 134);
+
+/// linux/dm-ioctl.h: `_IOWR(DM_IOCTL, DM_TABLE_STATUS_CMD, struct dm_ioctl)`, which is what comes before the data.
+const DM_TABLE_STATUS: libc::Ioctl = libc::_IOWR::<[u64; 39]>(0xfd, 12);
+const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
+const DM_BUFFER_FULL_FLAG: u32 = 1 << 8;
+const DM_NOFLUSH_FLAG: u32 = 1 << 11;
 
 /// linux/loop.h.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;

@@ -83,6 +83,7 @@ struct Summary<'a> {
     drifts: u64,
     gaps: u64,
     rehashed: u64,
+    measured: u64,
     milliseconds: u128,
     /// VmHWM.
     peak_resident_kib: u64,
@@ -165,6 +166,7 @@ pub(super) fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         drifts: summary.drifts,
         gaps: summary.gaps,
         rehashed: summary.rehashed,
+        measured: summary.measured,
         milliseconds: summary.elapsed.as_millis(),
         peak_resident_kib: driftmark_kernel::process::peak_resident_kib().unwrap_or_default(),
         coverage: &summary.coverage,

@@ -48,6 +48,9 @@ pub(super) fn print(out: &mut dyn Write, style: Style, checked: &Checked) -> io:
             paint(style, YELLOW, "limit   ")
         )?;
     }
+    for note in &checked.summary.coverage.notes {
+        writeln!(out, "{}           {note}", paint(style, DIM, "note    "))?;
+    }
     print_end(out, style, checked)?;
     out.flush()
 }
@@ -173,15 +176,20 @@ fn print_end(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result
         gaps,
         elapsed,
         coverage,
+        measured,
         ..
     } = &checked.summary;
     let image = checked.baseline.image();
     let image = format!("{} {} ({})", image.name, image.version, image.build);
     let looked = format!(
-        "{} of {} entries verified, {entries} paths and {} read in {:.1} s",
+        "{} of {} entries verified, {entries} paths and {} read{} in {:.1} s",
         coverage.verified_entries,
         coverage.expected_entries,
         crate::size(*bytes),
+        match measured {
+            0 => String::new(),
+            measured => format!(", {measured} files measured by fs-verity"),
+        },
         elapsed.as_secs_f64()
     );
     let verdict = match checked.outcome() {

@@ -14,7 +14,7 @@ use super::shared::{Judged, Led, PartQueue, Shared};
 use super::tally::{Count, Tally};
 use super::verified::Context;
 use super::worker::Worker;
-use super::{ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts};
+use super::{ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, verity_roots};
 use crate::baseline::ManifestFile;
 
 /// Findings that wait for the caller.
@@ -70,6 +70,14 @@ pub fn scan(
             .coverage
             .limits
             .push(format!("mounts over the image were not verified: {error}")),
+    }
+    if let Ok(table) = &table {
+        match verity_roots::roots(table, &root, &manifest.header().filesystems) {
+            Ok(roots) => tally.coverage.verity_roots = Some(roots),
+            Err((point, error)) => tally.coverage.limits.push(format!(
+                "whether {point} is mounted from a dm-verity device was not verified: {error}"
+            )),
+        }
     }
     let context = Context {
         manifest: Some(manifest.identity().blake3),

@@ -38,10 +38,20 @@ pub(crate) struct Wants {
     pub(crate) held: Option<u64>,
     /// Whether its content has this shape.
     pub(crate) shape: Option<Shape>,
+    /// No reading, if the kernel measures what was measured of it at bake.
+    pub(crate) known: Option<Known>,
     /// Nothing, of a huge file that cannot be what it should be.
     pub(crate) only_if: Option<HugeOnlyIf>,
     /// Nothing yet, of a file of [`LONG_BYTES`] and more: that is for later.
     pub(crate) leave_long: bool,
+}
+
+/// A content that is known by what fs-verity measures of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) measurement: Measurement,
+    pub(crate) size: u64,
+    pub(crate) content: Blake3,
 }
 
 /// When a huge file is read at all.
@@ -76,6 +86,7 @@ pub(crate) enum Read {
         found: Found,
         sha256: Option<Sha256>,
         stat: Stat,
+        by: By,
     },
     /// It was not read: what is known of it is enough.
     Enough(Stat),
@@ -87,6 +98,15 @@ pub(crate) enum Read {
     Gap(Gap),
     /// The scan is to end.
     Interrupted,
+}
+
+/// How the content of a file is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// It was read.
+    Reading,
+    /// The kernel measured it.
+    Measuring,
 }
 
 /// A thread's buffer, used for file after file.
@@ -124,6 +144,7 @@ struct Sealed {
     xattrs: Xattrs,
     flags: FileFlags,
     verity: Option<Measurement>,
+    by: By,
     shape: Option<Result<(), String>>,
 }
 
@@ -214,6 +235,17 @@ impl<'a> Reader<'a> {
         let (file, before) = place.open()?;
         if wants.are_met_by(before.size) {
             return Ok(Attempt::Enough(before));
+        }
+        if let Some(known) = &wants.known
+            && let Some(content) = known.content_of(&file, &before)
+        {
+            let sealed = Sealed::of(&file, &before, place.holding, content)?;
+            return Ok(sealed.map_or(Attempt::Changed, |sealed| {
+                Attempt::Sealed(Sealed {
+                    by: By::Measuring,
+                    ..sealed
+                })
+            }));
         }
         if wants.leave_long && (LONG_BYTES..=MAX_LONG_BYTES).contains(&before.size) {
             return Ok(Attempt::Long(file, before));
@@ -327,6 +359,7 @@ impl Sealed {
             xattrs,
             flags,
             verity: None,
+            by: By::Reading,
             shape: None,
         }))
     }
@@ -338,6 +371,7 @@ impl Sealed {
             xattrs,
             flags,
             verity,
+            by,
             shape,
         } = self;
         let node = Node::File {
@@ -360,7 +394,18 @@ impl Sealed {
             found,
             sha256: content.sha256,
             stat,
+            by,
         }
+    }
+}
+
+impl Known {
+    /// The content, if the kernel measures what it should of this file. What it does not measure, or measures otherwise,
+    /// is read: another tree over the same content has another measurement.
+    fn content_of(&self, file: &File, stat: &Stat) -> Option<Content> {
+        let is_this = stat.size == self.size
+            && matches!(measured(file), Ok(Some(found)) if found == self.measurement);
+        is_this.then(|| Content::of(self.size, self.content))
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Instant;
 use drift::compare::Finding;
 use drift::coverage::{Coverage, ScanRecord};
 use drift::manifest::Manifest;
+use drift::observation::Found;
 
+use super::read::By;
 use super::{Pass, ScanSummary};
 use crate::baseline::ManifestFile;
 
@@ -20,6 +22,8 @@ pub(super) struct Count {
     /// Bytes of content read.
     pub(super) bytes: u64,
     pub(super) files_read: u64,
+    /// Files that were measured and not read, and their bytes.
+    pub(super) measured: (u64, u64),
     /// Entries that could not be verified.
     pub(super) unverified: u64,
     /// The latest moment that anything was read which is now marked.
@@ -28,6 +32,21 @@ pub(super) struct Count {
 }
 
 impl Count {
+    /// The content of a file is known.
+    pub(super) fn content(&mut self, found: &Found, by: By) {
+        match (found.content(), by) {
+            (Some((size, _)), By::Reading) => {
+                self.bytes += size;
+                self.files_read += 1;
+            }
+            (Some((size, _)), By::Measuring) => {
+                self.measured.0 += 1;
+                self.measured.1 += size;
+            }
+            (None, _) => {}
+        }
+    }
+
     /// Whether so much has come together that it should be told.
     pub(super) fn is_due(&self) -> bool {
         self.entries - self.told.0 >= PROGRESS_EVERY
@@ -74,6 +93,8 @@ impl Tally {
         self.count.entries += count.entries;
         self.count.bytes += count.bytes;
         self.count.files_read += count.files_read;
+        self.count.measured.0 += count.measured.0;
+        self.count.measured.1 += count.measured.1;
         self.count.unverified += count.unverified;
     }
 
@@ -93,7 +114,7 @@ impl Tally {
     pub(super) fn finish(mut self, started: Instant) -> ScanSummary {
         let elapsed = started.elapsed();
         let rehashed = if self.pass == Pass::Quick {
-            self.count.files_read
+            self.count.files_read + self.count.measured.0
         } else {
             0
         };
@@ -103,6 +124,8 @@ impl Tally {
             entries: self.count.entries,
             bytes: self.count.bytes,
             rehashed,
+            measured: self.count.measured.0,
+            measured_bytes: self.count.measured.1,
         };
         match self.pass {
             Pass::Full => self.coverage.seen = Some(record),
@@ -119,8 +142,9 @@ impl Tally {
             drifts: self.drifts,
             gaps: self.coverage.gap_count,
             rehashed,
+            measured: self.count.measured.0,
             elapsed,
-            coverage: self.coverage,
+            coverage: self.coverage.noted(),
         }
     }
 }

@@ -16,7 +16,7 @@ use driftmark_kernel::{FileKind, Stat, boot};
 
 use super::filesystems::{Holding, is_absent};
 use super::long::{Hashed, Long};
-use super::read::HugeOnlyIf;
+use super::read::{HugeOnlyIf, Known};
 use super::shared::{Judged, PartQueue, Shared};
 use super::tally::Count;
 use super::verified::Marks;
@@ -291,7 +291,12 @@ impl<'s> Worker<'s> {
         marks: Option<&mut Marks<'_>>,
     ) -> Result<(), ScanError> {
         match read {
-            Read::Found { found, stat, .. } => self.found(met, found, &stat, read_at, marks),
+            Read::Found {
+                found, stat, by, ..
+            } => {
+                self.count.content(&found, by);
+                self.found(met, found, &stat, read_at, marks);
+            }
             Read::Gone => {
                 met.into_iter().for_each(|met| self.missing(&met.entry));
             }
@@ -318,10 +323,6 @@ impl<'s> Worker<'s> {
         read_at: i64,
         marks: Option<&mut Marks<'_>>,
     ) {
-        if let Some((size, _)) = found.content() {
-            self.count.bytes += size;
-            self.count.files_read += 1;
-        }
         self.count.entries += 1;
         self.count.read_until = self.count.read_until.max(read_at);
         self.tell_progress();
@@ -398,6 +399,7 @@ impl<'s> Worker<'s> {
 
     /// What rules want to know of a file, and whether it need be read at all.
     fn wants(&self, path: &TreePath, rule: Option<&Rule>, met: Option<&Met>) -> Wants {
+        let known = met.and_then(|met| known(&met.entry));
         match rule.map(|rule| rule.rule_type) {
             // It drifted already if it is huge and not in the image, or of another size, and no rule has anything to
             // say about it. Else one sparse file would keep a scan busy for hours, and everything else that it found
@@ -407,6 +409,7 @@ impl<'s> Worker<'s> {
                     longer_than: HUGE_BYTES,
                     it_has: met.map(|met| met.entry.size()),
                 }),
+                known,
                 ..Wants::default()
             },
             Some(RuleType::AppendOnly) => Wants {
@@ -421,7 +424,10 @@ impl<'s> Worker<'s> {
                 shape: Some(shape),
                 ..Wants::default()
             },
-            Some(_) => Wants::default(),
+            Some(_) => Wants {
+                known,
+                ..Wants::default()
+            },
         }
     }
 
@@ -462,6 +468,22 @@ impl<'s> Worker<'s> {
         if self.count.is_due() {
             self.shared.tell(&mut self.count);
         }
+    }
+}
+
+/// What an entry's content is known by without its being read; none of most.
+fn known(entry: &Entry) -> Option<Known> {
+    match &entry.node {
+        Node::File {
+            size,
+            content,
+            verity: Some(measurement),
+        } => Some(Known {
+            measurement: **measurement,
+            size: *size,
+            content: *content,
+        }),
+        _ => None,
     }
 }
 

@@ -34,7 +34,7 @@ impl Sentinel {
         coverage
             .limits
             .extend(failure.into_iter().chain(overflow).chain(own));
-        coverage
+        coverage.noted()
     }
 
     /// What limits the whole instance besides the scans, from now on; the next report says so.

@@ -239,6 +239,7 @@ fn part_with_room(
 pub(super) fn bounded_coverage(mut coverage: Coverage) -> Coverage {
     coverage.gaps.truncate(Coverage::MAX_GAPS);
     coverage.limits.truncate(Coverage::MAX_LIMITS);
+    coverage.notes.truncate(Coverage::MAX_NOTES);
     coverage.not_held.truncate(64);
     for limit in &mut coverage.limits {
         *limit = bounded_sentence(limit);

@@ -82,6 +82,7 @@ fn read_batches(
                     found,
                     sha256,
                     stat,
+                    ..
                 } => {
                     seen.count(found.entry.size());
                     gathered.push(Gathered {
