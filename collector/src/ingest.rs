@@ -8,6 +8,7 @@
 mod baseline;
 mod held;
 mod states;
+mod verity;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,7 @@ pub fn accept(
             }
             note_sender(&mut instance, report);
             news.open |= baseline::check(tx, &mut instance, report, now.now_ms)?;
+            news.open |= verity::check(tx, &instance, report, now.now_ms)?;
         }
     }
     numbers::add(tx, instance.row, run, report.sequence, &incoming.body)?;

@@ -17,7 +17,7 @@ use crate::clock::now_ms;
 use crate::instance::{Hold, Instance, Standing};
 use crate::ledger;
 use crate::serve::App;
-use crate::store::{StoreError, drifts, images, instances};
+use crate::store::{StoreError, artifacts, drifts, images, instances};
 
 use packages::Transactions;
 
@@ -176,16 +176,22 @@ async fn show(
                 }
                 None => None,
             };
+            let sealed = match &instance.image {
+                Some(image) => {
+                    artifacts::root_hashes(connection, &image.name, &image.version, &image.build)?
+                }
+                None => Vec::new(),
+            };
             Ok((
                 instance,
                 open,
                 moments,
-                coverage,
+                (coverage, sealed),
                 registered.map(|build| build.digest),
             ))
         })
         .await;
-    let (instance, open, moments, coverage, registered) = found?;
+    let (instance, open, moments, (coverage, sealed), registered) = found?;
     let reader = Arc::clone(&app);
     let joined = tokio::task::spawn_blocking(move || {
         let image = registered
@@ -198,7 +204,7 @@ async fn show(
             .take(limit as usize)
             .collect();
         let listed = ListedInstance::of(&instance, reader.config.heartbeat, now_ms());
-        ShownInstance::of(
+        let shown = ShownInstance::of(
             &instance,
             listed,
             page,
@@ -206,7 +212,11 @@ async fn show(
             &image,
             moments,
             coverage.as_deref(),
-        )
+        );
+        ShownInstance {
+            sealed_root_hashes: sealed.iter().map(ToString::to_string).collect(),
+            ..shown
+        }
     });
     joined
         .await

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use drift::coverage::VerityRoot;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::client::segment;
@@ -250,6 +252,8 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
         ("agent", instance.agent_version.clone().unwrap_or_else(none)),
         ("hold", listed.hold.clone().unwrap_or_else(none)),
         ("open", listed.open.to_string()),
+        ("dm-verity", verity(instance.coverage.as_ref())),
+        ("sealed with", sealed(&instance.sealed_root_hashes)),
     ] {
         facts.plain([name.to_owned(), value]);
     }
@@ -277,6 +281,30 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
         drifts.print("")?;
     }
     Ok(())
+}
+
+/// What it is mounted from: `/ sha256:HASH`, one after the other.
+fn verity(coverage: Option<&Value>) -> String {
+    let roots = coverage.and_then(|coverage| Vec::deserialize(&coverage["verity_roots"]).ok());
+    let line = |root: &VerityRoot| {
+        let corrupted = if root.corrupted { " (corrupted)" } else { "" };
+        format!(
+            "{} {}:{}{corrupted}",
+            root.mount_point, root.algorithm, root.root_hash
+        )
+    };
+    match roots.as_deref() {
+        None => "-".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(roots) => roots.iter().map(line).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn sealed(hashes: &[String]) -> String {
+    match hashes {
+        [] => "-".to_owned(),
+        hashes => hashes.join(" or "),
+    }
 }
 
 fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {

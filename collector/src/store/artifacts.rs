@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use drift::Sha256;
 use drift::statement::{Predicate, Statement};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -177,6 +178,30 @@ pub fn of_build(
     .query_map([name, version, build], shown)?
     .filter_map(Result::transpose)
     .collect()
+}
+
+/// The dm-verity root hashes that a build was sealed with, each once: one for every platform that says one. What only
+/// revoked keys signed says nothing.
+///
+/// # Errors
+/// The database's.
+pub fn root_hashes(
+    db: &Connection,
+    name: &str,
+    version: &str,
+    build: &str,
+) -> rusqlite::Result<Vec<Sha256>> {
+    let texts: Vec<String> = db
+        .prepare_cached(
+            "SELECT DISTINCT json_extract(statement, '$.predicate.verityRootHash') AS hash FROM artifacts
+             WHERE name = ?1 AND version = ?2 AND build = ?3 AND hash IS NOT NULL
+                 AND (envelope IS NULL OR EXISTS (SELECT 1 FROM artifact_signers JOIN keys ON keys.id = key
+                     WHERE artifact = number AND revoked_at_ms IS NULL))
+             ORDER BY hash",
+        )?
+        .query_map([name, version, build], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
 }
 
 /// None where the database was altered by hand: what is read is checked as it was when it came.

@@ -31,6 +31,8 @@ pub enum Source {
     Manifest = 1,
     /// The collector, of a value that was held.
     Held = 2,
+    /// The collector, of the dm-verity devices that the instance is mounted from.
+    Verity = 3,
 }
 
 /// Something that is open.

@@ -1,12 +1,15 @@
 //! What builds are called where they run: handed in with them or later, refused where it does not fit, found by id.
 
+use drift::TreePath;
+use drift::coverage::VerityRoot;
+use drift::report::InstanceState;
 use drift::signature::Envelope;
 use drift::statement::{Artifact, Predicate, Statement, Subject, SubjectDigest};
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
 use crate::images::{baked, first_token, key, refused, signature, trust};
-use crate::world::{Answer, World, answer};
+use crate::world::{Agent, Answer, World, answer};
 
 /// Uploads signature, artifact files and manifest.
 async fn upload(
@@ -297,5 +300,135 @@ async fn artifacts_are_bounded_and_a_body_that_lies_about_them_is_refused() {
     assert_eq!(refused(one_more), (409, "too-many".into()));
     let listed = world.get("/v1/images?artifact=ami-64").await;
     assert_eq!(listed, json!([]), "and its id is nobody's");
+    world.collector.stop().await;
+}
+
+fn runs_from(hash: &str) -> VerityRoot {
+    VerityRoot {
+        mount_point: TreePath::root(),
+        root_hash: hash.to_owned(),
+        algorithm: "sha256".to_owned(),
+        corrupted: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_run_from_what_its_build_was_sealed_with_is_drifted_until_it_does()
+ {
+    let (world, key, image) = (World::start().await, key(), baked(0o755));
+    trust(&world, &key).await;
+    let signed = signature(&image, "1", &key);
+    upload(&world, "", &signed, &[], &image.bytes)
+        .await
+        .unwrap();
+    let mut agent = world.agent("vm-1").await;
+    let (good, other) = ("ab".repeat(32), "cd".repeat(32));
+    let corrupted = VerityRoot {
+        corrupted: true,
+        ..runs_from(&good)
+    };
+    let states = async |agent: &mut Agent, roots: Option<Vec<VerityRoot>>| {
+        let mut report = agent.heartbeat();
+        report.image.as_mut().unwrap().manifest = image.identity.blake3;
+        report.coverage.verity_roots = roots;
+        agent.send(&report).await.unwrap().state
+    };
+    let shown = async |agent: &Agent| {
+        let id = &agent.identity.instance;
+        world.get(&format!("/v1/instances/{id}")).await
+    };
+
+    // No statement says a root hash: what it runs from is shown, and nothing is held against it.
+    let state = states(&mut agent, Some(vec![runs_from(&other)])).await;
+    assert_eq!(state, InstanceState::Clean);
+    let instance = shown(&agent).await;
+    assert_eq!(
+        instance["coverage"]["verity_roots"][0]["root_hash"],
+        json!(other)
+    );
+    assert_eq!(instance["sealed_root_hashes"], json!([]));
+
+    let sealed = json!({"platform": "metal", "verityRootHash": good});
+    add(&world, "web/1/amd64", &serde_json::to_vec(&sealed).unwrap())
+        .await
+        .unwrap();
+    for (roots, word) in [
+        (vec![runs_from(&other)], "runs from"),
+        (vec![], "neither / nor /usr"),
+        (vec![corrupted], "met a block"),
+    ] {
+        let state = states(&mut agent, Some(roots)).await;
+        assert_eq!(state, InstanceState::Drifted, "{word}");
+        // Who does not tell says nothing new.
+        let state = states(&mut agent, None).await;
+        assert_eq!(state, InstanceState::Drifted, "{word}");
+        let instance = shown(&agent).await;
+        let drifts = instance["drifts"].as_array().unwrap();
+        assert_eq!(drifts.len(), 1, "{instance:#}");
+        assert_eq!(drifts[0]["drift"]["kind"], "baseline");
+        assert_eq!(drifts[0]["drift"]["severity"], "critical");
+        assert_eq!(drifts[0]["raised"], true);
+        assert!(
+            drifts[0]["drift"]["detail"]
+                .as_str()
+                .unwrap()
+                .contains(word),
+            "{instance:#}"
+        );
+        assert_eq!(instance["sealed_root_hashes"], json!([good]));
+        let state = states(&mut agent, Some(vec![runs_from(&good)])).await;
+        assert_eq!(state, InstanceState::Clean, "{word}");
+        assert_eq!(shown(&agent).await["drifts"], json!([]));
+    }
+    world.collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_hash_that_only_a_revoked_key_signed_is_held_against_nobody() {
+    let (world, key, image) = (World::start().await, key(), baked(0o755));
+    trust(&world, &key).await;
+    let signed = signature(&image, "1", &key);
+    let random = SystemRandom::new();
+    let other = drift::key::SigningKey::generate(&random).unwrap().0;
+    trust(&world, &other).await;
+    let digest = SubjectDigest {
+        sha256: image.identity.sha256,
+        blake3: None,
+    };
+    let statement = Statement {
+        subject: Subject {
+            name: "image.manifest".parse().unwrap(),
+            digest,
+        },
+        predicate: Predicate::Artifact(Artifact {
+            platform: "metal".parse().unwrap(),
+            ids: Default::default(),
+            verity_root_hash: Some(drift::Sha256::from_bytes([0xab; 32])),
+        }),
+    };
+    let sealed = Envelope::sign(statement.to_json(), &other, &random)
+        .unwrap()
+        .to_json();
+    upload(&world, "", &signed, &[&sealed], &image.bytes)
+        .await
+        .unwrap();
+    let mut agent = world.agent("vm-1").await;
+    let mut report = agent.heartbeat();
+    report.image.as_mut().unwrap().manifest = image.identity.blake3;
+    report.coverage.verity_roots = Some(Vec::new());
+    let state = agent.send(&report).await.unwrap().state;
+    assert_eq!(state, InstanceState::Drifted);
+    let id = other.public().id();
+    world
+        .post(
+            &format!("/v1/keys/{id}/revoke"),
+            json!({"reason": "it was stolen"}),
+        )
+        .await;
+    let mut report = agent.heartbeat();
+    report.image.as_mut().unwrap().manifest = image.identity.blake3;
+    report.coverage.verity_roots = Some(Vec::new());
+    let state = agent.send(&report).await.unwrap().state;
+    assert_eq!(state, InstanceState::Clean);
     world.collector.stop().await;
 }

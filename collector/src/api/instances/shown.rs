@@ -82,9 +82,12 @@ pub struct ShownInstance {
     pub dropped_moments: u64,
     /// Held values whose beginning can no longer be proven.
     pub held_unproven: u64,
-    /// What has and has not been verified.
+    /// What has and has not been verified; `verity_roots` in it are the dm-verity devices that it is mounted from.
     #[schema(value_type = Option<Object>)]
     pub coverage: Option<Value>,
+    /// The dm-verity root hashes that its build was sealed with, by the build's second statements: `/` or `/usr` has to
+    /// be mounted from one of them. None if no statement says one.
+    pub sealed_root_hashes: Vec<String>,
 }
 
 /// Something that is open.
@@ -207,6 +210,7 @@ impl ShownInstance {
             dropped_moments: instance.dropped_moments,
             held_unproven: instance.held_unproven,
             coverage: coverage.and_then(|text| serde_json::from_str(text).ok()),
+            sealed_root_hashes: Vec::new(),
         }
     }
 }
