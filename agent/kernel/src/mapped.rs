@@ -88,19 +88,19 @@ pub fn targets(data: &[u8], count: u32) -> Option<Vec<Target>> {
     for _ in 0..count {
         let (spec, rest) = data.get(at..)?.split_at_checked(SPEC_BYTES)?;
         let number = |at: usize| Some(u64::from_ne_bytes(*spec[at..].first_chunk()?));
-        let next = u32::from_ne_bytes(*spec[20..].first_chunk()?) as usize;
-        // It counts from the first target.
-        let line = match next {
-            0 => rest,
-            next => data.get(at + SPEC_BYTES..next)?,
+        // Counted from the first target; a last one may have none. It never leads back.
+        let end = match u32::from_ne_bytes(*spec[20..].first_chunk()?) as usize {
+            0 => at + SPEC_BYTES + rest.len(),
+            next => next,
         };
+        let line = data.get(at + SPEC_BYTES..end)?;
         targets.push(Target {
             start: number(0)?,
             length: number(8)?,
             kind: until_nul(&spec[24..24 + KIND_BYTES])?.to_vec(),
             line: until_nul(line)?.to_vec(),
         });
-        at = next;
+        at = end;
     }
     Some(targets)
 }
@@ -158,9 +158,8 @@ mod tests {
             let bytes = spec(b"verity", next, b"V\0");
             assert_eq!(targets(&bytes, 2), None, "{next}");
         }
-        // Whatever the count, an answer has no more targets than it has bytes for.
-        let around = spec(b"verity", 0, b"V\0\0\0");
-        assert!(targets(&around, 2).is_none_or(|read| read.len() == 2));
+        let back = [spec(b"a", 0, b"V\0"), spec(b"b", 0, b"V\0")].concat();
+        assert_eq!(targets(&back, 2), None, "nothing follows the last");
         assert_eq!(
             targets(&spec(&[b'x'; 16], 0, b"V\0"), 1),
             None,
