@@ -51,6 +51,8 @@ pub struct MachineOptions {
     pub kernel_arguments: String,
     /// Whether the root is mounted so that it can be written.
     pub root: Root,
+    /// More disks, raw, as `/dev/nvme1n1` and so on. What it writes to them is gone with it, too.
+    pub disks: Vec<PathBuf>,
     /// What its clock says when it is switched on, `2026-01-31T12:00:00`; else what this machine's says.
     pub clock: Option<String>,
 }
@@ -72,6 +74,7 @@ impl Default for MachineOptions {
             cloud_id: None,
             kernel_arguments: String::new(),
             root: Root::Writable,
+            disks: Vec::new(),
             clock: None,
         }
     }
@@ -151,6 +154,13 @@ impl Machine {
             image.file_system.display()
         ));
         command.args(["-device", "nvme,serial=disk,drive=disk"]);
+        for (nth, disk) in (1..).zip(&options.disks) {
+            command.arg("-drive").arg(format!(
+                "file={},format=raw,if=none,id=disk{nth},snapshot=on",
+                disk.display()
+            ));
+            command.args(["-device", &format!("nvme,serial=disk{nth},drive=disk{nth}")]);
+        }
         command.args([
             "-netdev",
             &format!("tap,id=net,ifname={card},script=no,downscript=no"),

@@ -138,6 +138,9 @@ pub(crate) fn pack(root: &Path, target: &Path) -> Result<()> {
             "-F",
             "-m",
             "0",
+            // Costs nothing where no file has it.
+            "-O",
+            "verity",
             "-E",
             "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
             "-d",

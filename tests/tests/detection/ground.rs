@@ -29,6 +29,11 @@ keep() { mv -T -- "$1" "$KEEP/kept-$(basename -- "$1")"; }
 back() { mv -T -- "$KEEP/kept-$(basename -- "$1")" "$1"; }
 "#;
 
+/// Set where every file of every tree is to have fs-verity: on a kernel that has it, which this machine's may not. What a
+/// story writes to is made an ordinary file before, and one with fs-verity after.
+const VERITY: &str = "DRIFTMARK_FS_VERITY";
+const FREEZE: &str = include_str!("freeze.pl");
+
 /// How many directories of 200 bytes the deep path has: more than a system call can name (`PATH_MAX`).
 pub(crate) const DEPTH: usize = 24;
 
@@ -36,6 +41,7 @@ pub(crate) const DEPTH: usize = 24;
 pub(crate) struct Ground {
     fs: LoopFs,
     agent: PathBuf,
+    has_verity: bool,
 }
 
 /// A run of the agent that ended by itself and did not panic.
@@ -71,6 +77,7 @@ impl Ground {
         let ground = Self {
             fs: LoopFs::new(file_system, mebibytes)?,
             agent: Program::Agent.path()?,
+            has_verity: std::env::var_os(VERITY).is_some(),
         };
         fs::create_dir(ground.root().join("keep")).context("make a directory")?;
         ground.ok(&["keygen", "--output", &ground.text("keys")])?;
@@ -114,7 +121,20 @@ impl Ground {
             "{variables}{PRELUDE}\ncd '{}'\n{script}",
             self.tree(tree)
         )));
-        run(&mut command)
+        self.freeze("thaw")?;
+        let told = run(&mut command);
+        self.freeze("freeze")?;
+        told
+    }
+
+    /// Gives all files fs-verity, or makes all of them ordinary again; only where that is asked for.
+    fn freeze(&self, what: &str) -> Result<()> {
+        if !self.has_verity {
+            return Ok(());
+        }
+        let mut perl = self.fs.sandbox().command("perl");
+        perl.args(["-e", FREEZE, what]).arg(self.fs.inside());
+        run(&mut perl).map(drop)
     }
 
     /// The agent as a command of the sandbox, ended if it hangs.
@@ -219,7 +239,15 @@ impl Ground {
         arguments.push("--json".to_owned());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let run = self.agent(&arguments)?;
-        Checked::read(run).with_context(|| format!("{arguments:?}"))
+        let checked = Checked::read(run).with_context(|| format!("{arguments:?}"))?;
+        ensure!(
+            !self.has_verity
+                || pass == Pass::Quick
+                || checked.summary["measured"].as_u64() > Some(0),
+            "nothing was measured: {}",
+            checked.summary
+        );
+        Ok(checked)
     }
 
     /// A full check that remembers what it verified for quick ones.

@@ -20,14 +20,20 @@ pub(crate) struct World {
 impl World {
     /// Makes it; `agent` is baked into the image as the agent's configuration.
     pub(crate) fn new(agent: &str) -> Result<Self> {
+        // What is shipped: an emulated processor makes the tests' own build slower than it deserves.
+        let shipped = packages::deb(Program::Agent)?;
+        Self::of(agent, |recipe| recipe.agent_package(shipped))
+    }
+
+    /// The same with an image of this recipe, and the agent that cargo built.
+    pub(crate) fn of(agent: &str, with: impl FnOnce(Recipe) -> Recipe) -> Result<Self> {
         let workshop = Workshop::open()?;
         let program = Program::Agent.path()?;
         let keys = workshop.keys(&program)?;
         let recipe = Recipe::new("web", "1")
             .kernel(&Kernel::newest(&workshop)?)
-            // What is shipped: an emulated processor makes the tests' own build slower than it deserves.
-            .agent_package(packages::deb(Program::Agent)?)
             .file("/usr/lib/driftmark/agent.d/50-story.toml", 0o644, agent);
+        let recipe = with(recipe);
         let image = recipe.build(&workshop, &program, &keys)?;
         let lab = Lab::new()?;
         let options = CollectorOptions {
