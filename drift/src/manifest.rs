@@ -16,13 +16,16 @@
 
 mod blocks;
 mod builder;
+mod draft;
 mod encoder;
 mod entries;
 mod layout;
 mod origin;
 mod part;
+mod pieces;
 mod record;
 mod whole;
+mod writer;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -35,10 +38,12 @@ use crate::{Blake3, Sha256, TreePath};
 
 use blocks::Blocks;
 pub use builder::{BakedManifest, BuildError, Builder};
+pub use draft::{Draft, Drafted};
 pub use entries::{Entries, Numbered};
 pub use layout::{BLOCK_BYTES, Filesystem, Header, VERSION};
 pub use origin::{Origin, Package};
 pub use part::Part;
+pub use writer::{Sheets, Writer};
 
 /// Where a manifest's bytes come from: a file on a host, a buffer in a test.
 pub trait Source {

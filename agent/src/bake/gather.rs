@@ -1,5 +1,7 @@
 //! Receives an image's file systems; hands on everything that a manifest holds of them.
 
+mod hand;
+mod pool;
 mod tree;
 
 use std::sync::atomic::AtomicBool;
@@ -7,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
+use drift::manifest::{BuildError, Draft, Drafted};
 use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
@@ -25,7 +28,7 @@ pub(super) struct Reading<'a> {
 
 /// Where Driftmark keeps what describes the image.
 const HOME: &[u8] = b"usr/lib/driftmark";
-/// What describes the image and so cannot be described by it, below [`HOME`].
+/// What describes the image and so cannot be described by it, below [`HOME`], in the order of paths.
 const SELF_FILES: [&[u8]; 3] = [
     b"image.manifest",
     b"image.manifest.sig",
@@ -41,13 +44,122 @@ pub(super) struct Gathered {
     pub(super) modified: (i64, u32),
 }
 
+/// Paths that follow each other, packed.
+#[derive(Default)]
+pub(super) struct Stretch {
+    /// Where the first of them is in the order of all paths.
+    start: u64,
+    draft: Draft,
+    /// The link groups of those that have one, by their places in the draft.
+    groups: Vec<(usize, Group)>,
+}
+
+impl Stretch {
+    /// So many paths make a stretch: what is written down is given back stretch by stretch.
+    const FULL: usize = 512;
+
+    fn of(start: u64) -> Self {
+        Stretch {
+            start,
+            ..Self::default()
+        }
+    }
+
+    fn push(&mut self, gathered: Gathered) -> Result<(), BuildError> {
+        let Gathered {
+            entry,
+            group,
+            sha256,
+            modified,
+        } = gathered;
+        let place = self.draft.len();
+        self.groups.extend(group.map(|group| (place, group)));
+        self.draft.push(&Drafted {
+            entry,
+            sha256,
+            modified,
+        })
+    }
+}
+
+/// All that was gathered, in the order of paths.
+pub(super) struct Tree {
+    stretches: Vec<Stretch>,
+    /// Every name was seen.
+    groups: LinkGroups,
+}
+
+impl Tree {
+    /// Of entries that come in the order of paths, as from an archive.
+    pub(super) fn of(gathered: impl Iterator<Item = Gathered>) -> Result<Self, BuildError> {
+        let mut groups = LinkGroups::default();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for (gathered, nth) in gathered.zip(0..) {
+            if let Some(group) = gathered.group {
+                groups.see(group, &gathered.entry.path);
+            }
+            let is_full = |last: &Stretch| last.draft.len() == Stretch::FULL;
+            if stretches.last().is_none_or(is_full) {
+                stretches.push(Stretch::of(nth));
+            }
+            stretches
+                .last_mut()
+                .expect("it was pushed")
+                .push(gathered)?;
+        }
+        Ok(Tree { stretches, groups })
+    }
+
+    /// Tells every entry with its links, in the order of paths. The manifest will lie in the image even where it is made
+    /// outside, so it is an entry in either case.
+    pub(super) fn write(
+        self,
+        write: &mut dyn FnMut(Drafted) -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
+        let Tree { stretches, groups } = self;
+        let mut owed: Vec<TreePath> = Vec::new();
+        for stretch in stretches {
+            let mut linked = stretch.groups.iter().peekable();
+            for (mut drafted, place) in stretch.draft.entries().zip(0..) {
+                let path = &drafted.entry.path;
+                while owed.last().is_some_and(|next| next < path) {
+                    owed.pop()
+                        .map(self_file)
+                        .map_or(Ok(()), |owed| write(owed.into()))?;
+                }
+                owed.pop_if(|next| next == path);
+                if path.as_bytes() == HOME {
+                    let names = SELF_FILES.iter().rev();
+                    owed.extend(names.map(|name| path.join(name).expect("a plain name")));
+                }
+                if let Some((_, group)) = linked.next_if(|(at, _)| *at == place) {
+                    drafted.entry.links = Some(groups.links(*group, path));
+                }
+                write(drafted)?;
+            }
+        }
+        let rest = owed.into_iter().rev();
+        rest.map(self_file).try_for_each(|owed| write(owed.into()))
+    }
+}
+
+impl From<Gathered> for Drafted {
+    fn from(gathered: Gathered) -> Self {
+        Drafted {
+            entry: gathered.entry,
+            sha256: gathered.sha256,
+            modified: gathered.modified,
+        }
+    }
+}
+
 /// Reads the trees, led by the rules.
 pub(super) fn gather(
     filesystems: &Filesystems,
     rules: &Rules,
     reading: Reading<'_>,
-) -> Result<Vec<Gathered>, BakeError> {
-    let (mut gathered, gaps) = tree::walk(filesystems, rules, reading)?;
+) -> Result<Tree, BakeError> {
+    let (tree, gaps) = tree::read(filesystems, rules, reading)?;
     if let Some(first) = gaps.first() {
         let first = format!("{} ({})", first.path, gap_words(first));
         return Err(BakeError::Gaps {
@@ -55,30 +167,7 @@ pub(super) fn gather(
             first,
         });
     }
-    add_self_files(&mut gathered);
-    Ok(gathered)
-}
-
-/// Settles the hard-link groups, now that every name was seen.
-pub(super) fn with_links(
-    gathered: Vec<Gathered>,
-) -> impl Iterator<Item = (Entry, Option<Sha256>, (i64, u32))> {
-    let mut groups = LinkGroups::default();
-    for Gathered { entry, group, .. } in &gathered {
-        group
-            .iter()
-            .for_each(|group| groups.see(*group, &entry.path));
-    }
-    gathered.into_iter().map(move |gathered| {
-        let Gathered {
-            mut entry,
-            group,
-            sha256,
-            modified,
-        } = gathered;
-        entry.links = group.map(|group| groups.links(group, &entry.path));
-        (entry, sha256, modified)
-    })
+    Ok(tree)
 }
 
 pub(super) fn is_self(path: &TreePath) -> bool {
@@ -87,26 +176,13 @@ pub(super) fn is_self(path: &TreePath) -> bool {
         && SELF_FILES.contains(&path.name())
 }
 
-/// The manifest will lie in the image even where it is made outside, so it is an entry in either case.
-pub(super) fn add_self_files(gathered: &mut Vec<Gathered>) {
-    let has = |gathered: &[Gathered], bytes: &[u8]| {
-        gathered
-            .iter()
-            .any(|known| known.entry.path.as_bytes() == bytes)
-    };
-    if !has(gathered, HOME) {
-        return;
-    }
-    for name in SELF_FILES {
-        let path = TreePath::new(&[HOME, b"/", name].concat()).expect("a plain path");
-        if !has(gathered, path.as_bytes()) {
-            gathered.push(self_file(path, None));
-        }
-    }
+/// One of [`SELF_FILES`], as it is to be.
+fn self_file(path: TreePath) -> Gathered {
+    self_file_of(path, (0o644, 0, 0))
 }
 
-pub(super) fn self_file(path: TreePath, owner: Option<(u16, u32, u32)>) -> Gathered {
-    let (mode, uid, gid) = owner.unwrap_or((0o644, 0, 0));
+/// One that is there, with its mode and owner.
+pub(super) fn self_file_of(path: TreePath, (mode, uid, gid): (u16, u32, u32)) -> Gathered {
     let entry = Entry {
         path,
         mode,

@@ -23,7 +23,7 @@ use drift::rules::{Built, Rules};
 use driftmark_kernel::mounts;
 
 use self::archive::{Archive, OwnDirectory, Shelf};
-use super::gather::{Gathered, Reading, gather};
+use super::gather::{Reading, Tree, gather};
 use super::glance::Glance;
 use super::{BakeArguments, BakeError, Share};
 use crate::confine::Place;
@@ -118,13 +118,9 @@ impl Source {
     }
 
     /// Everything that a manifest holds of it, led by the rules.
-    pub(super) fn gather(
-        &self,
-        rules: &Rules,
-        reading: Reading<'_>,
-    ) -> Result<Vec<Gathered>, BakeError> {
+    pub(super) fn gather(&self, rules: &Rules, reading: Reading<'_>) -> Result<Tree, BakeError> {
         match &self.archive {
-            Some(archive) => Ok(archive.gather(rules)),
+            Some(archive) => Ok(archive.gather(rules)?),
             None => gather(&self.trees, rules, reading),
         }
     }

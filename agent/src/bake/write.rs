@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use drift::Sha256;
 use drift::key::SigningKey;
-use drift::manifest::{BakedManifest, Builder, Identity};
+use drift::manifest::{Identity, Sheets, Writer};
 use drift::signature::Envelope;
 use drift::statement::{
     BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
 };
 
-use super::gather::{Reading, with_links};
+use super::gather::Reading;
 use super::glance::Glance;
 use super::home::Home;
 use super::rules::choose;
@@ -71,27 +71,34 @@ pub fn bake(
         &|path| source.has(path),
         &arguments.rules_choice(),
     )?;
-    let share = match arguments.rules_choice() {
-        RulesChoice::Nothing => Share::default(),
-        _ => source.share(&rules.built, interrupt)?,
-    };
-    share.check(&rules.built.sources)?;
-    let owners = packages::owners(source.databases())?;
+    let (share, owners) = std::thread::scope(|scope| {
+        let owners = scope.spawn(|| packages::owners(source.databases()));
+        let share = match arguments.rules_choice() {
+            RulesChoice::Nothing => Ok(Share::default()),
+            _ => source.share(&rules.built, interrupt),
+        };
+        let share = share.and_then(|share| share.check(&rules.built.sources).map(|()| share));
+        let owners = match owners.join() {
+            Ok(owners) => owners,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        Ok::<_, BakeError>((share?, owners?))
+    })?;
     let home = Home::make(arguments)?;
     let gathered = source.gather(&rules.built.rules, reading)?;
-    let mut builder = Builder::default();
-    for (entry, sha256, modified) in with_links(gathered) {
-        let package = owners.get(&entry.path).cloned();
-        builder.push(entry, sha256, package, modified);
-    }
+    let mut writer = Writer::new(rules.built.rules.clone());
+    gathered.write(&mut |drafted| {
+        let package = owners.get(&drafted.entry.path);
+        writer.push(&drafted.entry, drafted.sha256, package, drafted.modified)
+    })?;
     let not_held = source.not_held();
-    let manifest = builder.finish(rules.built.rules.clone(), source.others, not_held)?;
+    let manifest = writer.finish(source.others, not_held)?;
     let written = write(&arguments.output, &manifest, &provenance, key.as_ref())?;
     home.keep();
     Ok(Baked {
         identity: manifest.identity,
         entry_count: manifest.entry_count,
-        manifest_bytes: manifest.bytes.len() as u64,
+        manifest_bytes: manifest.length(),
         rules,
         share,
         traces,
@@ -147,7 +154,7 @@ pub(crate) fn read_key(path: &Path) -> Result<SigningKey, BakeError> {
 
 fn write(
     output: &Path,
-    manifest: &BakedManifest,
+    manifest: &Sheets,
     provenance: &Provenance,
     key: Option<&SigningKey>,
 ) -> Result<Vec<PathBuf>, BakeError> {
@@ -175,7 +182,8 @@ fn write(
         }
         _ => {}
     }
-    durable::write(&manifest_path, &manifest.bytes, 0o644).map_err(failed(&manifest_path))?;
+    durable::write_with(&manifest_path, 0o644, &|file| manifest.write_to(file))
+        .map_err(failed(&manifest_path))?;
     durable::write(path, &bytes, 0o644).map_err(failed(path))?;
     Ok(vec![manifest_path, path.clone()])
 }

@@ -1,18 +1,12 @@
 //! Makes a manifest: entries in any order, the same bytes whatever the order.
 
-use std::collections::BTreeMap;
-
 use crate::entry::{AttributeSet, Entry, Links, Node, Xattrs};
-use crate::manifest::encoder::{Directories, EntryBlocks};
 use crate::manifest::entries::MAX_SET_BYTES;
-use crate::manifest::layout::{
-    self, BLOCK_BYTES, Filesystem, Header, MAX_BODY_BYTES, MAX_FILESYSTEMS, MAX_HEADER_BYTES,
-    SIDE_MAGIC, Sections,
-};
-use crate::manifest::record::{MAX_TARGET_BYTES, put_bytes};
-use crate::manifest::{Identity, Package};
+use crate::manifest::layout::{Filesystem, MAX_FILESYSTEMS};
+use crate::manifest::record::MAX_TARGET_BYTES;
+use crate::manifest::{Identity, Package, Writer};
 use crate::rules::Rules;
-use crate::{Blake3, Sha256, TreePath, varint};
+use crate::{Sha256, TreePath};
 
 /// Collects the entries of an image and writes its manifest.
 #[derive(Debug, Default)]
@@ -49,6 +43,9 @@ pub enum BuildError {
     /// The same path twice.
     #[error("{0} is in the tree twice")]
     Duplicate(TreePath),
+    /// A path that comes before the one that was written before it.
+    #[error("{0} comes out of the order of paths")]
+    OutOfOrder(TreePath),
     /// A path whose directory is no entry.
     #[error("{0} is in no directory of the tree")]
     Orphan(TreePath),
@@ -104,110 +101,35 @@ impl Builder {
     pub fn finish(
         mut self,
         rules: Rules,
-        mut filesystems: Vec<Filesystem>,
+        filesystems: Vec<Filesystem>,
         not_held: AttributeSet,
     ) -> Result<BakedManifest, BuildError> {
         self.baked.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        self.check(&rules)?;
-        filesystems.sort();
-        filesystems.dedup();
-        check_filesystems(&filesystems)?;
-        let files = || {
-            self.baked
-                .iter()
-                .filter(|baked| matches!(baked.entry.node, Node::File { .. }))
-        };
-        let (entries, xattrs) = self.entry_sections()?;
-        let sha256 = files()
-            .flat_map(|baked| *baked.sha256.expect("checked").as_bytes())
-            .collect::<Vec<u8>>();
-        let packages = self.package_section()?;
-        let header = Header {
-            entry_count: self.baked.len() as u64,
-            file_count: files().count() as u64,
-            content_bytes: files().fold(0, |sum, baked| sum.saturating_add(baked.entry.size())),
-            not_held,
-            filesystems,
-            rules,
-            sections: Sections {
-                entries: entries.len() as u64,
-                xattrs: xattrs.len() as u64,
-                sha256: sha256.len() as u64,
-                packages: packages.len() as u64,
-            },
-        };
-        let body = [entries, xattrs, sha256, packages].concat();
-        let mut side = SIDE_MAGIC.to_vec();
-        for baked in files() {
-            side.extend_from_slice(&baked.modified.0.to_le_bytes());
-            side.extend_from_slice(&baked.modified.1.to_le_bytes());
-        }
-        assemble(&header, &body, &side)
-    }
-
-    fn check(&self, rules: &Rules) -> Result<(), BuildError> {
-        let mut directories = Directories::default();
-        let mut before: Option<&TreePath> = None;
+        let mut writer = Writer::new(rules);
         for baked in &self.baked {
-            let path = &baked.entry.path;
-            if before.is_some_and(|before| before == path) {
-                return Err(BuildError::Duplicate(path.clone()));
-            }
-            if !directories.admit(&baked.entry, rules) {
-                return Err(BuildError::Orphan(path.clone()));
-            }
-            if matches!(baked.entry.node, Node::File { .. }) && baked.sha256.is_none() {
-                return Err(BuildError::NoSha256(path.clone()));
-            }
-            if let Some(problem) = problem(&baked.entry) {
-                return Err(BuildError::Unfit {
-                    path: path.clone(),
-                    problem,
-                });
-            }
-            before = Some(path);
+            let package = baked.package.as_ref();
+            writer.push(&baked.entry, baked.sha256, package, baked.modified)?;
         }
-        Ok(())
+        let sheets = writer.finish(filesystems, not_held)?;
+        Ok(BakedManifest {
+            bytes: sheets.to_bytes(),
+            identity: sheets.identity,
+            entry_count: sheets.entry_count,
+        })
     }
+}
 
-    /// Records in blocks that begin on their own, and the attribute sets in the order of their first use.
-    fn entry_sections(&self) -> Result<(Vec<u8>, Vec<u8>), BuildError> {
-        let mut entries: Vec<u8> = Vec::new();
-        let mut blocks = EntryBlocks::default();
-        for baked in &self.baked {
-            entries.extend(blocks.push(&baked.entry)?.unwrap_or_default());
-        }
-        entries.extend(blocks.last);
-        Ok((entries, blocks.sets.bytes))
+/// Whether a manifest has a place for everything of an entry, given whether its SHA-256 is there.
+pub(super) fn fits(entry: &Entry, has_sha256: bool) -> Result<(), BuildError> {
+    if matches!(entry.node, Node::File { .. }) && !has_sha256 {
+        return Err(BuildError::NoSha256(entry.path.clone()));
     }
-
-    /// The sorted list of packages, then two bytes an entry: its package's number from 1, or 0.
-    fn package_section(&self) -> Result<Vec<u8>, BuildError> {
-        let mut numbers: BTreeMap<&Package, u16> = self
-            .baked
-            .iter()
-            .filter_map(|baked| baked.package.as_ref())
-            .map(|package| (package, 0))
-            .collect();
-        if numbers.len() > Package::MAX_COUNT {
-            return Err(BuildError::TooManyPackages);
-        }
-        let mut section = Vec::new();
-        varint::put(&mut section, numbers.len() as u64);
-        for ((package, number), next) in numbers.iter_mut().zip(1..) {
-            *number = next;
-            for text in [&package.name, &package.version] {
-                if text.len() > Package::MAX_BYTES {
-                    return Err(BuildError::BadName(text.clone()));
-                }
-                put_bytes(&mut section, text.as_bytes());
-            }
-        }
-        for baked in &self.baked {
-            let number = baked.package.as_ref().map_or(0, |package| numbers[package]);
-            section.extend_from_slice(&number.to_le_bytes());
-        }
-        Ok(section)
+    match problem(entry) {
+        Some(problem) => Err(BuildError::Unfit {
+            path: entry.path.clone(),
+            problem,
+        }),
+        None => Ok(()),
     }
 }
 
@@ -244,7 +166,7 @@ fn problem(entry: &Entry) -> Option<&'static str> {
     }
 }
 
-fn check_filesystems(sorted: &[Filesystem]) -> Result<(), BuildError> {
+pub(super) fn check_filesystems(sorted: &[Filesystem]) -> Result<(), BuildError> {
     if let Some(bad) = sorted
         .iter()
         .find(|filesystem| filesystem.kind.len() > Filesystem::MAX_KIND_BYTES)
@@ -260,24 +182,4 @@ fn check_filesystems(sorted: &[Filesystem]) -> Result<(), BuildError> {
     } else {
         Err(BuildError::Filesystems)
     }
-}
-
-fn assemble(header: &Header, body: &[u8], side: &[u8]) -> Result<BakedManifest, BuildError> {
-    let encoded = header.encode();
-    if encoded.len() as u64 > MAX_HEADER_BYTES {
-        return Err(BuildError::TooLarge("set of rules"));
-    }
-    if body.len() as u64 > MAX_BODY_BYTES {
-        return Err(BuildError::TooLarge("tree"));
-    }
-    let preamble = layout::preamble(encoded.len() as u64, body.len() as u64);
-    let table: Vec<u8> = body
-        .chunks(BLOCK_BYTES)
-        .flat_map(|block| *Blake3::of(block).as_bytes())
-        .collect();
-    Ok(BakedManifest {
-        identity: layout::identity(&preamble, &encoded, &table),
-        bytes: [&preamble, &encoded[..], body, &table, side].concat(),
-        entry_count: header.entry_count,
-    })
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use drift::entry::{Attribute, AttributeSet, Device, Entry, FileFlags, Node, Xattrs};
+use drift::manifest::BuildError;
 use drift::observation::Group;
 use drift::rules::{Built, Rules};
 use drift::{Sha256, TreePath, escape};
@@ -22,7 +23,7 @@ use sha2::Digest as _;
 
 use self::reader::{Header, Reader, TarError};
 pub(in crate::bake) use self::shelf::{OwnDirectory, Shelf};
-use crate::bake::gather::{Gathered, Reading, add_self_files, is_self, self_file};
+use crate::bake::gather::{Gathered, Reading, Tree, is_self, self_file_of};
 use crate::bake::{BakeError, Share, shown, traces};
 use crate::scan::Progress;
 use crate::scan::filesystems::Filesystems;
@@ -204,22 +205,18 @@ impl Archive {
     }
 
     /// Everything that a manifest holds of it, led by the rules as a walk is.
-    pub(in crate::bake) fn gather(&self, rules: &Rules) -> Vec<Gathered> {
+    pub(in crate::bake) fn gather(&self, rules: &Rules) -> Result<Tree, BuildError> {
         let held = self
             .paths
             .iter()
             .filter(|(path, _)| !rules.below_volatile(path));
-        let mut gathered: Vec<Gathered> = held
-            .map(|(path, nth)| {
-                let inode = &self.nodes[*nth];
-                if is_self(path) && matches!(inode.node, Node::File { .. }) {
-                    return self_file(path.clone(), Some((inode.mode, inode.uid, inode.gid)));
-                }
-                inode.gathered(path, *nth)
-            })
-            .collect();
-        add_self_files(&mut gathered);
-        gathered
+        Tree::of(held.map(|(path, nth)| {
+            let inode = &self.nodes[*nth];
+            if is_self(path) && matches!(inode.node, Node::File { .. }) {
+                return self_file_of(path.clone(), (inode.mode, inode.uid, inode.gid));
+            }
+            inode.gathered(path, *nth)
+        }))
     }
 
     fn take<R: Read>(
