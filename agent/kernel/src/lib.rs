@@ -15,6 +15,7 @@
 //! - [`boot`]: which boot this is, and how long ago it was.
 //! - [`confine`]: no more rights than the daemon needs.
 //! - [`process`], [`page_cache`]: leaving the machine as it was.
+//! - [`direct`]: what the disk holds, whatever the page cache says.
 //!
 //! A wrapper here is one system call with its fallback; it returns owned descriptors and [`std::io::Result`], whose
 //! path the caller adds. No text leaves this crate: names, targets and values are bytes.
@@ -25,6 +26,7 @@ compile_error!("driftmark-kernel speaks to Linux only");
 pub mod boot;
 pub mod confine;
 pub mod dir;
+pub mod direct;
 pub mod flags;
 #[cfg(test)]
 mod lab;

@@ -21,6 +21,15 @@ pub fn trim_heap() {
     crate::sys::trim_heap();
 }
 
+/// Lets this thread, and those that it starts, read only while nobody else does, where the disk's scheduler has such a
+/// class.
+///
+/// # Errors
+/// A filter of system calls has no room for it.
+pub fn be_idle_at_the_disk() -> io::Result<()> {
+    Ok(crate::sys::idle_reads()?)
+}
+
 /// Lets this process have as many files open as it may at all: a walk holds one for each directory that it is in.
 ///
 /// Where it is refused, very deep trees are gaps.

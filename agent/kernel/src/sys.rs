@@ -255,6 +255,13 @@ impl MapperAnswer {
     }
 }
 
+/// Has this thread, and those that it starts, read only while no other reads (`ioprio_set`). No crate has it.
+pub(crate) fn idle_reads() -> rustix::io::Result<()> {
+    // SAFETY: takes three numbers; 0 is the thread that calls.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) };
+    returned(answer).map(drop)
+}
+
 /// Gives the heap's free pages back to the kernel. Only glibc keeps them long enough to matter.
 #[cfg(target_env = "gnu")]
 pub(crate) fn trim_heap() {
@@ -290,6 +297,10 @@ const DM_TABLE_STATUS: libc::Ioctl = libc::_IOWR::<[u64; 39]>(0xfd, 12);
 const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
 const DM_BUFFER_FULL_FLAG: u32 = 1 << 8;
 const DM_NOFLUSH_FLAG: u32 = 1 << 11;
+
+/// linux/ioprio.h: the idle class, whose levels mean nothing.
+const IOPRIO_WHO_PROCESS: c_long = 1;
+const IOPRIO_IDLE: c_long = 3 << 13;
 
 /// linux/loop.h.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
