@@ -4,6 +4,7 @@
 //! and what was passed over is gone. A scanner that needs to know the entry *before* it reads the content asks
 //! [`Merge`] itself and hands each pair to [`judge`] in its own time; [`compare`] does both at once.
 
+mod disk;
 mod judgement;
 mod links;
 mod merge;
@@ -14,6 +15,7 @@ use crate::manifest::{Contents, ManifestError, Source};
 use crate::observation::Observation;
 use crate::report::HeldValue;
 
+pub use disk::judge_disk;
 pub use judgement::{Expectation, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};

@@ -91,6 +91,12 @@ impl Coverage {
 pub struct ScanRecord {
     /// Seconds since it ended, by `CLOCK_BOOTTIME`: ages survive a clock that is set.
     pub age_seconds: u64,
+    /// Seconds since it began: nothing that it verified was verified longer ago. What it could not verify is a gap.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oldest_seconds: u64,
+    /// What [`ScanRecord::oldest_seconds`] does not exceed while passes end in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling_seconds: Option<u64>,
     /// How long it took, in milliseconds.
     pub took_milliseconds: u64,
     /// Paths looked at.
@@ -106,10 +112,25 @@ pub struct ScanRecord {
     /// How many bytes these have.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub measured_bytes: u64,
+    /// Files that could only be read through the page cache (disk sweeps): their file systems have no other reads.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached: u64,
 }
 
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+impl ScanRecord {
+    /// What a disk sweep could not see, as a sentence; none if it saw everything.
+    pub fn cached_limit(&self) -> Option<String> {
+        (self.cached > 0).then(|| {
+            format!(
+                "the disk sweep could read {} files through the page cache only",
+                self.cached
+            )
+        })
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Something that could not be verified. Never drift: a failing disk must not kill a machine.

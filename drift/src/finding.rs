@@ -128,6 +128,15 @@ impl fmt::Display for DriftId {
 }
 
 impl Drift {
+    /// The sentence of a drift that reads through the page cache do not show.
+    pub const ON_DISK_ALONE: &str =
+        "on the disk alone: processes still see other content, from the page cache";
+
+    /// Whether only a sweep of the disk sees it.
+    pub fn is_on_disk_alone(&self) -> bool {
+        self.detail.as_deref() == Some(Drift::ON_DISK_ALONE)
+    }
+
     /// BLAKE3 over kind, path, attributes and what was found.
     pub fn id(&self) -> DriftId {
         let mut hasher = blake3::Hasher::new_derive_key("driftmark drift id v1");

@@ -385,8 +385,7 @@ fn report() -> Report {
         entries: 3,
         bytes: 4,
         rehashed: 5,
-        measured: 0,
-        measured_bytes: 0,
+        ..ScanRecord::default()
     };
     let gap = Gap {
         path: path(b"srv"),

@@ -246,7 +246,7 @@ pub fn judge_unread(
     }
 }
 
-fn difference(
+pub(super) fn difference(
     path: &TreePath,
     kind: DriftKind,
     changed: AttributeSet,

@@ -21,6 +21,19 @@ pub struct Part {
     pub end: Option<TreePath>,
 }
 
+impl Part {
+    /// Paths of which a manifest has no entries.
+    pub fn between(start: Option<TreePath>, end: Option<TreePath>) -> Self {
+        Part {
+            blocks: 0..0,
+            ordinals: 0..0,
+            file_ordinals: 0..0,
+            start,
+            end,
+        }
+    }
+}
+
 /// Cuts the entries into parts of `blocks_each` blocks (at least one), in path order. There is always a part, if only
 /// an empty one.
 pub(super) fn parts<S: Source>(
