@@ -16,7 +16,7 @@ use drift::coverage::Gap;
 use crate::baseline::{Baseline, BaselineError, BaselinePaths};
 use crate::durable;
 use crate::packages::Labels;
-use crate::scan::{Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
+use crate::scan::{Order, Pass, Progress, ScanError, ScanRequest, ScanSummary, Verified, scan};
 
 pub use lines::{DriftLine, GapLine};
 pub use text::Style;
@@ -33,6 +33,7 @@ Exit codes:
 
 Examples:
   driftmark-agent check
+  driftmark-agent check --disk
   driftmark-agent check --json | jq -r 'select(.kind==\"changed\").path'
   driftmark-agent check --root /mnt/image --manifest out/image.manifest --trust keys/driftmark.pub")]
 pub struct CheckArguments {
@@ -48,6 +49,9 @@ pub struct CheckArguments {
     /// Trust what an earlier check of this boot verified where its metadata has not moved since.
     #[arg(long)]
     pub quick: bool,
+    /// Read around the page cache, as the content is on the disk: finds what was written beneath the file system.
+    #[arg(long, conflicts_with = "quick")]
+    pub disk: bool,
     /// One JSON object a line, the last one a summary.
     #[arg(long)]
     pub json: bool,
@@ -144,11 +148,13 @@ pub fn check(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Checked, CheckError> {
     let memory = memory_path(arguments, &baseline);
-    let (pass, mut verified) = if arguments.quick {
-        let entries = baseline.manifest.header().entry_count;
-        (Pass::Quick, remembered(&memory, entries))
-    } else {
-        (Pass::Full, Verified::default())
+    let (pass, mut verified) = match (arguments.quick, arguments.disk) {
+        (true, _) => {
+            let entries = baseline.manifest.header().entry_count;
+            (Pass::Quick, remembered(&memory, entries))
+        }
+        (_, true) => (Pass::Disk, Verified::default()),
+        _ => (Pass::Full, Verified::default()),
     };
     let mut drifts = BTreeMap::new();
     let mut gaps: Vec<Gap> = Vec::new();
@@ -159,11 +165,18 @@ pub fn check(
         threads: arguments.threads.unwrap_or_else(crate::threads),
         held_length: &|_| None,
         interrupt,
+        pace: None,
+        order: Order::OfPaths,
         progress,
     };
     let scanned = scan(&request, &mut verified, &mut |finding| match finding {
         Finding::Drift(difference) => {
-            let key = (difference.drift.path.clone(), difference.drift.kind.clone());
+            let drift = &difference.drift;
+            let key = (
+                drift.path.clone(),
+                drift.kind.clone(),
+                drift.is_on_disk_alone(),
+            );
             drifts.insert(key, *difference);
         }
         Finding::Gap(gap) => gaps.push(gap),

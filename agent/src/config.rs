@@ -21,7 +21,7 @@ use crate::log::Chain;
 
 pub use checked::{Config, Image, ProbeMode, Schedule};
 pub use merged::{CREDENTIAL, DIRECTORIES, Merged, merge_directories, read_file};
-pub use written::{Level, Listen, Written};
+pub use written::{Level, Listen, Pace, Written};
 
 /// `EX_CONFIG` of `sysexits.h`: the configuration is refused.
 pub const EXIT_CONFIG: u8 = 78;

@@ -105,6 +105,7 @@ pub fn observe(
             manifest: arguments.manifest.clone(),
             trust: arguments.trust.clone(),
             quick: false,
+            disk: false,
             json: false,
             threads: None,
             state: "/var/lib/driftmark".into(),

@@ -4,7 +4,7 @@
 //!
 //! - [`bake`], [`keygen`], [`sign`], [`inspect`], [`diff`]: in the image pipeline.
 //! - [`baseline`]: the image's manifest, verified.
-//! - [`scan`]: walk, merge, read, judge.
+//! - [`scan`]: walk, merge, read, judge; [`pace`] keeps it back where others would feel it.
 //! - [`packages`]: which package owns a path, by the databases in the tree.
 //! - [`check`]: one scan and an exit code.
 //! - [`learn`]: what first boots changed → the tightest rules that allow it.
@@ -34,6 +34,7 @@ pub mod interrupt;
 pub mod keygen;
 pub mod learn;
 pub mod log;
+pub mod pace;
 pub mod packages;
 pub mod probe;
 pub mod run;

@@ -14,6 +14,7 @@
 pub mod filesystems;
 mod long;
 pub mod mounts;
+mod order;
 mod pipeline;
 mod read;
 mod shared;
@@ -32,6 +33,7 @@ use drift::compare::{CompareError, Finding};
 use drift::coverage::Coverage;
 
 use crate::baseline::Baseline;
+use crate::pace::Pacer;
 
 pub use pipeline::scan;
 pub(crate) use read::{Digests, Read, Reader, Wants};
@@ -45,6 +47,18 @@ pub enum Pass {
     Full,
     /// Trust what was verified before where its metadata has not moved since.
     Quick,
+    /// Read and hash every file as it is on the disk, around the page cache.
+    Disk,
+}
+
+/// What is looked at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// What comes first in the manifest.
+    OfPaths,
+    /// Parts of the manifest with configuration, executables and libraries, and long files among them at once: what runs
+    /// at boot is what an intruder would have run.
+    RunsFirst,
 }
 
 /// What to scan, against what, and how.
@@ -61,6 +75,10 @@ pub struct ScanRequest<'a> {
     pub held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
     /// Set it to end the scan early.
     pub interrupt: &'a AtomicBool,
+    /// What keeps it back for others' sake; none: nothing does.
+    pub pace: Option<&'a Pacer>,
+    /// What is looked at first.
+    pub order: Order,
     /// Told now and then how far the scan is.
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }

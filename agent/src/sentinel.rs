@@ -65,8 +65,8 @@ pub enum Event {
     BaselineRefused(String),
     /// A pass over the whole tree ended.
     ScanFinished(Box<Outcome>),
-    /// A pass could not end.
-    ScanFailed(String),
+    /// A pass could not end, and this is why.
+    ScanFailed(Pass, String),
     /// Something happened and was over before it could be held.
     Happened(Box<Drift>),
     /// The collector has this report of this run.
@@ -135,7 +135,11 @@ pub struct Sentinel {
     scan_failure: Option<String>,
     limit: Option<String>,
     ended: Ended,
-    scanning: bool,
+    /// When the pass began that is going on; a sweep of the disk goes on beside the others.
+    scanning: Option<Duration>,
+    sweeping: Option<Duration>,
+    /// Why the last sweep did not end, and when.
+    sweep_failure: Option<(String, Duration)>,
     whole: Whole,
     /// The last report of the last Whole: what the collector asks before it has that is answered already.
     whole_sequence: u64,
@@ -150,13 +154,20 @@ pub struct Sentinel {
     health: Option<Health>,
 }
 
-/// When passes ended, by time since boot.
+/// The last pass of each kind that ended.
 #[derive(Debug, Default)]
 struct Ended {
-    full: Option<Duration>,
-    quick: Option<Duration>,
-    disk: Option<Duration>,
+    full: Option<Span>,
+    quick: Option<Span>,
+    disk: Option<Span>,
     any: Option<Duration>,
+}
+
+/// From when to when a pass went, by time since boot.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    began: Duration,
+    ended: Duration,
 }
 
 /// Whether the collector must be told everything.
@@ -195,7 +206,9 @@ impl Sentinel {
             scan_failure: None,
             limit: None,
             ended: Ended::default(),
-            scanning: false,
+            scanning: None,
+            sweeping: None,
+            sweep_failure: None,
             whole: Whole::AtFirstScan,
             whole_sequence: 0,
             sequence: 0,
@@ -221,8 +234,12 @@ impl Sentinel {
             }
             Event::BaselineRefused(reason) => self.baseline_refused(reason, now, act),
             Event::ScanFinished(outcome) => self.scan_finished(*outcome, now, act),
-            Event::ScanFailed(reason) => {
-                self.scanning = false;
+            Event::ScanFailed(Pass::Disk, reason) => {
+                self.sweeping = None;
+                self.sweep_failure = Some((reason, now.uptime));
+            }
+            Event::ScanFailed(_, reason) => {
+                self.scanning = None;
                 self.ended.any = Some(now.uptime);
                 self.scan_failure = Some(reason);
             }
@@ -285,7 +302,7 @@ impl Sentinel {
     }
 
     fn baseline_refused(&mut self, reason: String, now: Now, act: &mut dyn FnMut(Action)) {
-        self.scanning = false;
+        self.scanning = None;
         self.ended.any = Some(now.uptime);
         self.image = None;
         let is_news = self.unverifiable.as_ref() != Some(&reason);
@@ -296,8 +313,10 @@ impl Sentinel {
     }
 
     fn scan_finished(&mut self, outcome: Outcome, now: Now, act: &mut dyn FnMut(Action)) {
-        self.scanning = false;
-        self.scan_failure = None;
+        match outcome.pass {
+            Pass::Disk => self.sweep_failure = None,
+            Pass::Full | Pass::Quick => self.scan_failure = None,
+        }
         self.record_pass(&outcome, now);
         let news = self.take_over(outcome);
         if self.whole == Whole::AtFirstScan {
@@ -380,11 +399,15 @@ impl Sentinel {
     }
 
     fn tick(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
-        if !self.scanning
+        if self.scanning.is_none()
             && let Some(pass) = self.pass_due(now.uptime)
         {
-            self.scanning = true;
+            self.scanning = Some(now.uptime);
             act(Action::Scan(pass));
+        }
+        if self.sweeping.is_none() && self.disk_is_due(now.uptime) {
+            self.sweeping = Some(now.uptime);
+            act(Action::Scan(Pass::Disk));
         }
         if self
             .spoken

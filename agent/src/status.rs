@@ -208,14 +208,20 @@ fn for_people(status: &Status) -> String {
     let none = || "none".to_owned();
     let ago = |record: &Option<drift::coverage::ScanRecord>| match record {
         Some(record) => format!(
-            "{} s ago, {} entries in {} ms{}",
+            "{} s ago, {} entries in {} ms{}{}",
             record.age_seconds,
             record.entries,
             record.took_milliseconds,
             match record.measured {
                 0 => String::new(),
                 measured => format!(", {measured} files measured by fs-verity"),
-            }
+            },
+            record
+                .ceiling_seconds
+                .map_or(String::new(), |ceiling| format!(
+                    ", nothing verified longer than {} s ago (at most {ceiling})",
+                    record.oldest_seconds
+                ))
         ),
         None => "never".to_owned(),
     };
@@ -270,6 +276,7 @@ fn for_people(status: &Status) -> String {
         ("phase", phase.to_owned()),
         ("full scan", ago(&coverage.seen)),
         ("quick scan", ago(&coverage.quick)),
+        ("disk sweep", ago(&coverage.disk)),
         (
             "verified",
             format!(

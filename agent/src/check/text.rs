@@ -182,13 +182,17 @@ fn print_end(out: &mut dyn Write, style: Style, checked: &Checked) -> io::Result
     let image = checked.baseline.image();
     let image = format!("{} {} ({})", image.name, image.version, image.build);
     let looked = format!(
-        "{} of {} entries verified, {entries} paths and {} read{} in {:.1} s",
+        "{} of {} entries verified, {entries} paths and {} read{}{} in {:.1} s",
         coverage.verified_entries,
         coverage.expected_entries,
         crate::size(*bytes),
         match measured {
             0 => String::new(),
             measured => format!(", {measured} files measured by fs-verity"),
+        },
+        match coverage.disk {
+            Some(_) => " from the disk",
+            None => "",
         },
         elapsed.as_secs_f64()
     );

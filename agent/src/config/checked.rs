@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::written::{ImageFiles, Level, Listen, Mode, Written};
+use super::interval::Every;
+use super::written::{ImageFiles, Level, Listen, Mode, Pace, Written};
 use super::{ConfigError, Surroundings};
+use crate::scan::Pass;
 
 /// What the daemon runs by.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +27,10 @@ pub struct Config {
     pub root: PathBuf,
     /// How often to scan.
     pub schedule: Schedule,
+    /// Whether scans make way for others.
+    pub pace: Pace,
+    /// As many bytes an adaptive scan reads in a second.
+    pub max_bytes_per_second: u64,
     /// How many threads read and hash; none: half of the processors.
     pub threads: Option<usize>,
     /// How long after multi-user what may change once may still change.
@@ -61,6 +67,23 @@ pub struct Schedule {
     pub full: Duration,
     /// From the end of any scan to the start of the next quick one.
     pub quick: Duration,
+    /// From the end of one sweep of the disk to the start of the next; none: never.
+    pub disk: Option<Duration>,
+    /// A pass that would take longer is paced no more.
+    pub finish: Duration,
+}
+
+impl Schedule {
+    /// How long ago, at most, the oldest was verified that such a pass verifies: one began, took its time, was rested
+    /// from, and another has not ended yet. None where nothing is promised.
+    pub fn ceiling(&self, pass: Pass) -> Option<Duration> {
+        let interval = match pass {
+            Pass::Full => self.full,
+            Pass::Disk => self.disk?,
+            Pass::Quick => return None,
+        };
+        Some(self.finish + interval + self.finish)
+    }
 }
 
 /// What makes the health probe unhealthy.
@@ -72,12 +95,15 @@ pub(super) const TOKEN_FILE: &str = "/run/driftmark/token";
 const CLOUD_ID_FILE: &str = "/run/driftmark/cloud-id";
 /// The longest name of a fleet that a collector has.
 const MAX_FLEET_BYTES: usize = 64;
+const DAY: Duration = Duration::from_secs(86_400);
 /// More often than this is a busy loop.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Rarer than this is never.
 const MAX_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
 /// Less would not hold one report in parts.
 const MIN_SPOOL_BYTES: u64 = 8 * 1024 * 1024;
+/// Less is a misprint: a root would take days.
+const MIN_BYTES_PER_SECOND: u64 = 64 * 1024;
 /// More threads than this only fight for the disk.
 const MAX_THREADS: u32 = 256;
 
@@ -115,7 +141,17 @@ impl Config {
                 quick: scan
                     .quick_interval
                     .map_or(Duration::from_secs(300), |interval| interval.0),
+                disk: match scan.disk_interval {
+                    None => Some(7 * DAY),
+                    Some(Every::Never) => None,
+                    Some(Every::Interval(interval)) => Some(interval.0),
+                },
+                finish: scan
+                    .finish_within
+                    .map_or(Duration::from_secs(1800), |interval| interval.0),
             },
+            pace: scan.pace.unwrap_or(Pace::Adaptive),
+            max_bytes_per_second: scan.max_bytes_per_second.unwrap_or(64 * 1024 * 1024),
             threads: scan.threads.map(|threads| threads as usize),
             first_boot_window: scan
                 .first_boot_window
@@ -178,6 +214,8 @@ impl Config {
         for (key, interval) in [
             ("scan.full-interval", self.schedule.full),
             ("scan.quick-interval", self.schedule.quick),
+            ("scan.disk-interval", self.schedule.disk.unwrap_or(DAY)),
+            ("scan.finish-within", self.schedule.finish),
         ] {
             refuse_unless(
                 key,
@@ -189,6 +227,11 @@ impl Config {
             "scan.first-boot-window",
             self.first_boot_window <= MAX_INTERVAL,
             || "at most 30d".into(),
+        )?;
+        refuse_unless(
+            "scan.max-bytes-per-second",
+            self.max_bytes_per_second >= MIN_BYTES_PER_SECOND,
+            || format!("must be at least {MIN_BYTES_PER_SECOND}"),
         )?;
         let threads = self.threads.unwrap_or(1);
         refuse_unless(
@@ -269,6 +312,24 @@ impl Config {
             ("root", one(&self.root)),
             ("scan.full-interval", format!("{:?}", self.schedule.full)),
             ("scan.quick-interval", format!("{:?}", self.schedule.quick)),
+            (
+                "scan.disk-interval",
+                self.schedule
+                    .disk
+                    .map_or("off".into(), |interval| format!("{interval:?}")),
+            ),
+            ("scan.finish-within", format!("{:?}", self.schedule.finish)),
+            (
+                "scan.pace",
+                match self.pace {
+                    Pace::Adaptive => "adaptive".into(),
+                    Pace::Unpaced => "unpaced".into(),
+                },
+            ),
+            (
+                "scan.max-bytes-per-second",
+                self.max_bytes_per_second.to_string(),
+            ),
             (
                 "scan.threads",
                 self.threads

@@ -8,6 +8,28 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(pub Duration);
 
+/// How often, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// Not at all: `off`.
+    Never,
+    /// So often.
+    Interval(Interval),
+}
+
+impl<'de> Deserialize<'de> for Every {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Every::Never);
+        }
+        let interval = Interval::parse(&text);
+        interval
+            .map(Every::Interval)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// A text that is not a length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a length of time is written like `30s`, `5m`, `24h` or `1h30m`")]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::interval::Interval;
+use super::interval::{Every, Interval};
 
 /// A section in which every key may be missing, and the later of two files wins key by key.
 macro_rules! section {
@@ -86,8 +86,10 @@ plain!(
     PathBuf,
     Vec<PathBuf>,
     Interval,
+    Every,
     Listen,
     Mode,
+    Pace,
     Level,
     u64,
     u32
@@ -162,6 +164,18 @@ section! {
         full_interval: Interval = "24h",
         /// `quick-interval`: from the end of one scan to the start of the next quick one. Default `5m`.
         quick_interval: Interval = "5m",
+        /// `disk-interval`: from the end of one sweep of the disk to the start of the next, or `off`. It reads every file
+        /// around the page cache. Default `7d`; what only a sweep can see is looked at again after `full-interval`.
+        disk_interval: Every = "7d",
+        /// `finish-within`: a scan that would take longer than this is held back less and less. Together with the
+        /// intervals it bounds how old a verification gets. Default `30m`; the first full scan has 2 minutes.
+        finish_within: Interval = "30m",
+        /// `pace`: `adaptive` (a scan makes way: it rests more while others use processors and disks, and less while nobody
+        /// does) or `unpaced`. Default `adaptive`.
+        pace: Pace = "adaptive",
+        /// `max-bytes-per-second`: as many bytes of files an adaptive scan reads in a second, unless it would take longer
+        /// than `finish-within`. Default 64 MiB.
+        max_bytes_per_second: u64 = 67_108_864,
         /// `threads`: how many threads read and hash. Default: half of the processors, at least one.
         threads: u32 = 2,
         /// `first-boot-window`: how long after multi-user what may change once may still change. Default `10m`.
@@ -218,6 +232,16 @@ pub enum Mode {
     Collector,
     /// The first drift.
     Local,
+}
+
+/// Whether a scan makes way for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pace {
+    /// As much as they feel it.
+    Adaptive,
+    /// Not at all.
+    Unpaced,
 }
 
 /// What is logged: this and everything worse.

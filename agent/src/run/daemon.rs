@@ -20,6 +20,7 @@ use crate::config::{Config, Listen};
 use crate::confine::{self, Confinement};
 use crate::identity::{IdentityError, KeyError, Store};
 use crate::log::Chain;
+use crate::scan::Pass;
 use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
 use crate::spool::{Dropped, Kind, Name, Spool};
 use crate::status::Status;
@@ -342,14 +343,14 @@ impl Daemon {
             }
             Said::Refused(reason) => {
                 self.knows_image = true;
-                self.scanner.rests();
+                self.scanner.rests(Pass::Full);
                 if self.sentinel.unverifiable() != Some(&reason) {
                     tracing::error!(reason, "this instance cannot be verified");
                 }
                 self.step(Event::BaselineRefused(reason), now);
             }
             Said::Finished(outcome) => {
-                self.scanner.rests();
+                self.scanner.rests(outcome.pass);
                 let coverage = &outcome.coverage;
                 let (drifts, gaps, verified) = (
                     outcome.drifts.len(),
@@ -359,10 +360,10 @@ impl Daemon {
                 tracing::info!(pass = ?outcome.pass, drifts, gaps, verified, "scan ended");
                 self.step(Event::ScanFinished(outcome), now);
             }
-            Said::Failed(reason) => {
-                self.scanner.rests();
-                tracing::error!(reason, "scan did not finish");
-                self.step(Event::ScanFailed(reason), now);
+            Said::Failed(pass, reason) => {
+                self.scanner.rests(pass);
+                tracing::error!(?pass, reason, "scan did not finish");
+                self.step(Event::ScanFailed(pass, reason), now);
             }
         }
     }

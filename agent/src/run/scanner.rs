@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::compare::Finding;
+use drift::finding::Drift;
 use drift::report::ImageRef;
 use tokio::sync::mpsc;
 
 use crate::baseline::{Baseline, BaselinePaths};
-use crate::config::Config;
+use crate::config::{Config, Pace, Schedule};
 use crate::held::HeldCache;
 use crate::log::Chain;
+use crate::pace::{Budget, Pacer, Pressure, Urgency};
 use crate::packages::Labels;
-use crate::scan::{Pass, Progress, ScanRequest, Verified, scan};
+use crate::scan::{Order, Pass, Progress, ScanRequest, Verified, scan};
 use crate::sentinel::{MAX_OPEN_DRIFTS, Outcome};
 
 /// What the scanner says.
@@ -33,21 +35,28 @@ pub(super) enum Said {
     /// A pass ended.
     Finished(Box<Outcome>),
     /// A pass could not end.
-    Failed(String),
+    Failed(Pass, String),
 }
 
-/// The thread that scans, from outside.
+/// The threads that scan, from outside: a sweep of the disk takes its time, and has one of its own.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    orders: orders::SyncSender<Order>,
+    scan: Lane,
+    sweep: Lane,
     interrupt: Arc<AtomicBool>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Lane {
+    orders: orders::SyncSender<Ordered>,
     progress: Arc<AtomicU64>,
     seen: (u64, Duration),
     is_busy: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Order {
+struct Ordered {
     pass: Pass,
     holds: bool,
 }
@@ -55,6 +64,8 @@ struct Order {
 /// A scan without any progress for this long hangs, and the watchdog may end it. A disk that retries a bad sector takes
 /// minutes, not this.
 const STALL: Duration = Duration::from_secs(600);
+/// The first full scan may take so long: until then nobody knows how this instance is, and a replacement waits for it.
+const FIRST_WITHIN: Duration = Duration::from_secs(120);
 /// Where more than this could not be read, the rest is counted and everything that was open stays open.
 const MAX_GAPS: usize = 10_000;
 
@@ -64,11 +75,10 @@ impl Scanner {
         config: &Config,
         state_directory: &Path,
     ) -> std::io::Result<(Self, mpsc::Receiver<Said>)> {
-        let (order_sender, order_receiver) = orders::sync_channel(1);
         let (said, hearing) = mpsc::channel(4);
         let interrupt = Arc::new(AtomicBool::new(false));
-        let progress = Arc::new(AtomicU64::new(0));
-        let work = Work {
+        let doubt = Arc::new(AtomicBool::new(false));
+        let work = |progress: &Arc<AtomicU64>| Work {
             paths: BaselinePaths {
                 manifest: config.image.manifest.clone(),
                 signature: config.image.signature.clone(),
@@ -76,46 +86,57 @@ impl Scanner {
             },
             root: config.root.clone(),
             threads: config.threads.unwrap_or_else(half_of_the_processors),
+            schedule: config.schedule,
+            max_bytes_per_second: match config.pace {
+                Pace::Adaptive => Some(config.max_bytes_per_second),
+                Pace::Unpaced => None,
+            },
             state_directory: state_directory.to_owned(),
             interrupt: interrupt.clone(),
             progress: progress.clone(),
+            doubt: doubt.clone(),
         };
-        std::thread::Builder::new()
-            .name("scan".into())
-            .spawn(move || work.until_closed(&order_receiver, &said))?;
+        let sweeping = said.clone();
         let scanner = Scanner {
-            orders: order_sender,
+            scan: Lane::start("scan", &work, move |work, orders| {
+                work.until_closed(orders, &said);
+            })?,
+            sweep: Lane::start("sweep", &work, move |work, orders| {
+                work.sweep_until_closed(orders, &sweeping);
+            })?,
             interrupt,
-            progress,
-            seen: (0, Duration::ZERO),
-            is_busy: false,
         };
         Ok((scanner, hearing))
     }
 
     /// Orders a pass; `holds` says whether what may change once may no longer change.
     pub(super) fn order(&mut self, pass: Pass, holds: bool, uptime: Duration) {
-        self.is_busy = self.orders.try_send(Order { pass, holds }).is_ok();
-        self.seen = (self.progress.load(Ordering::Relaxed), uptime);
+        let lane = self.lane(pass);
+        lane.is_busy = lane.orders.try_send(Ordered { pass, holds }).is_ok();
+        lane.seen = (lane.progress.load(Ordering::Relaxed), uptime);
     }
 
     /// The pass ended.
-    pub(super) fn rests(&mut self) {
-        self.is_busy = false;
+    pub(super) fn rests(&mut self, pass: Pass) {
+        self.lane(pass).is_busy = false;
     }
 
     /// Whether a pass is going on.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_busy
+        self.scan.is_busy || self.sweep.is_busy
     }
 
-    /// Whether a pass that is going on got anywhere lately.
+    /// Whether every pass that is going on got anywhere lately.
     pub(super) fn makes_progress(&mut self, uptime: Duration) -> bool {
-        let progress = self.progress.load(Ordering::Relaxed);
-        if !self.is_busy || progress != self.seen.0 {
-            self.seen = (progress, uptime);
+        let lanes = [&mut self.scan, &mut self.sweep];
+        lanes.map(|lane| lane.makes_progress(uptime)) == [true, true]
+    }
+
+    fn lane(&mut self, pass: Pass) -> &mut Lane {
+        match pass {
+            Pass::Full | Pass::Quick => &mut self.scan,
+            Pass::Disk => &mut self.sweep,
         }
-        uptime.saturating_sub(self.seen.1) < STALL
     }
 
     /// Ends a pass that is going on, soon.
@@ -124,27 +145,60 @@ impl Scanner {
     }
 }
 
-/// The thread, from inside.
+impl Lane {
+    fn start(
+        name: &str,
+        work: &dyn Fn(&Arc<AtomicU64>) -> Work,
+        run: impl FnOnce(Work, &orders::Receiver<Ordered>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (orders, received) = orders::sync_channel(1);
+        let progress = Arc::new(AtomicU64::new(0));
+        let work = work(&progress);
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(work, &received))?;
+        Ok(Lane {
+            orders,
+            progress,
+            seen: (0, Duration::ZERO),
+            is_busy: false,
+        })
+    }
+
+    fn makes_progress(&mut self, uptime: Duration) -> bool {
+        let progress = self.progress.load(Ordering::Relaxed);
+        if !self.is_busy || progress != self.seen.0 {
+            self.seen = (progress, uptime);
+        }
+        uptime.saturating_sub(self.seen.1) < STALL
+    }
+}
+
+/// A thread, from inside.
 struct Work {
     paths: BaselinePaths,
     root: PathBuf,
     threads: usize,
+    schedule: Schedule,
+    /// None where nothing keeps it back.
+    max_bytes_per_second: Option<u64>,
     state_directory: PathBuf,
     interrupt: Arc<AtomicBool>,
     progress: Arc<AtomicU64>,
+    /// A sweep has found what a quick pass may not find by what it trusts.
+    doubt: Arc<AtomicBool>,
 }
 
 impl Work {
-    fn until_closed(self, orders: &orders::Receiver<Order>, said: &mpsc::Sender<Said>) {
-        // The threads that a scan starts inherit it. Where it is refused, a scan is merely less polite.
-        let _ = rustix::process::setpriority_process(None, 19);
+    fn until_closed(self, orders: &orders::Receiver<Ordered>, said: &mpsc::Sender<Said>) {
+        self.make_way();
         let mut held = HeldCache::open(&self.state_directory).unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "held values are not remembered");
             HeldCache::default()
         });
         let mut verified = Verified::default();
         let mut baseline = self.open(said);
-        let mut is_fresh = true;
+        let (mut is_fresh, mut is_first) = (true, true);
         while let Ok(order) = orders.recv() {
             // A manifest that was replaced is noticed at the next full pass, not only at the next start.
             if baseline.is_none() || (order.pass == Pass::Full && !is_fresh) {
@@ -152,9 +206,20 @@ impl Work {
             }
             is_fresh = false;
             let Some(baseline) = &baseline else { continue };
-            let saying = match self.scan(baseline, order, &mut verified, &mut held) {
-                Ok(outcome) => Said::Finished(Box::new(outcome)),
-                Err(error) => Said::Failed(Chain(&error).to_string()),
+            let looks_first = match is_first {
+                true => Order::RunsFirst,
+                false => Order::OfPaths,
+            };
+            if self.doubt.swap(false, Ordering::Relaxed) {
+                verified = Verified::default();
+            }
+            let how = (order, looks_first);
+            let saying = match self.scan(baseline, how, &mut verified, &mut held) {
+                Ok(outcome) => {
+                    is_first = false;
+                    Said::Finished(Box::new(outcome))
+                }
+                Err(error) => Said::Failed(order.pass, Chain(&error).to_string()),
             };
             if said.blocking_send(saying).is_err() {
                 return;
@@ -162,6 +227,65 @@ impl Work {
             // What a scan used is six times what the daemon needs between scans.
             driftmark_kernel::process::trim_heap();
         }
+    }
+
+    /// Sweeps the disk. What other passes trust, hold and say of the manifest is theirs.
+    fn sweep_until_closed(self, orders: &orders::Receiver<Ordered>, said: &mpsc::Sender<Said>) {
+        self.make_way();
+        while let Ok(order) = orders.recv() {
+            let (nothing, none_held) = (&mut Verified::default(), &mut HeldCache::default());
+            let swept = match Baseline::open(&self.paths) {
+                Ok(baseline) => self
+                    .scan(&baseline, (order, Order::OfPaths), nothing, none_held)
+                    .map_err(|error| Chain(&error).to_string()),
+                Err(error) => Err(Chain(&error).to_string()),
+            };
+            let saying = match swept {
+                Ok(outcome) => {
+                    let is_seen = |drift: &Drift| !drift.is_on_disk_alone();
+                    if outcome.drifts.iter().any(is_seen) {
+                        self.doubt.store(true, Ordering::Relaxed);
+                    }
+                    Said::Finished(Box::new(outcome))
+                }
+                Err(reason) => Said::Failed(order.pass, reason),
+            };
+            if said.blocking_send(saying).is_err() {
+                return;
+            }
+            driftmark_kernel::process::trim_heap();
+        }
+    }
+
+    /// The threads that a scan starts inherit it. Where it is refused, a scan is merely less polite.
+    fn make_way(&self) {
+        let _ = rustix::process::setpriority_process(None, 19);
+        if self.max_bytes_per_second.is_none() {
+            return;
+        }
+        if let Err(error) = driftmark_kernel::process::be_idle_at_the_disk() {
+            tracing::debug!(%error, "scans are not of the disk's idle class");
+        }
+        if !Pressure::open().is_told() {
+            tracing::info!(
+                "this kernel does not tell who waits for what: scans make way by what they use alone"
+            );
+        }
+    }
+
+    /// What keeps a pass back that begins now.
+    fn pacer(&self, pass: Pass, order: Order) -> Option<Pacer> {
+        let (within, urgency) = match (pass, order) {
+            (Pass::Full, Order::RunsFirst) => (FIRST_WITHIN, Urgency::Awaited),
+            (Pass::Quick, _) => (self.schedule.quick, Urgency::Awaited),
+            (Pass::Full | Pass::Disk, _) => (self.schedule.finish, Urgency::Routine),
+        };
+        let budget = Budget {
+            bytes_per_second: self.max_bytes_per_second?,
+            within: within.min(self.schedule.finish),
+            urgency,
+        };
+        Some(Pacer::new(budget, Pressure::open()))
     }
 
     fn open(&self, said: &mpsc::Sender<Said>) -> Option<Baseline> {
@@ -182,7 +306,7 @@ impl Work {
     fn scan(
         &self,
         baseline: &Baseline,
-        order: Order,
+        (order, looks_first): (Ordered, Order),
         verified: &mut Verified,
         held: &mut HeldCache,
     ) -> Result<Outcome, crate::scan::ScanError> {
@@ -193,12 +317,14 @@ impl Work {
             gaps: Vec::new(),
             more_gaps: false,
             coverage: drift::coverage::Coverage::default(),
-            held: order.holds.then(Vec::new),
+            // What is held is what processes see.
+            held: (order.holds && order.pass != Pass::Disk).then(Vec::new),
         };
         let count = |_: Progress| {
             self.progress.fetch_add(1, Ordering::Relaxed);
         };
         let held_length = |path: &TreePath| held.length_of(path);
+        let pacer = self.pacer(order.pass, looks_first);
         let request = ScanRequest {
             baseline,
             root: &self.root,
@@ -206,6 +332,8 @@ impl Work {
             threads: self.threads,
             held_length: &held_length,
             interrupt: &self.interrupt,
+            pace: pacer.as_ref(),
+            order: looks_first,
             progress: &count,
         };
         let summary = scan(&request, verified, &mut |finding| match finding {
@@ -230,7 +358,9 @@ impl Work {
             .iter()
             .flatten()
             .for_each(|value| held.keep(value));
-        if let Err(error) = held.save() {
+        if order.pass != Pass::Disk
+            && let Err(error) = held.save()
+        {
             tracing::warn!(error = %Chain(&error), "held values are not remembered over a restart");
         }
         Ok(outcome)

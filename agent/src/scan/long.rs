@@ -78,6 +78,11 @@ impl Long {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long it was when it was opened.
+    pub(super) fn length(&self) -> u64 {
+        self.before.size
+    }
+
     /// The entry that it met; once.
     pub(super) fn take_met(&self) -> Option<Met> {
         self.met

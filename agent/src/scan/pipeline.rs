@@ -14,7 +14,9 @@ use super::shared::{Judged, Led, PartQueue, Shared};
 use super::tally::{Count, Tally};
 use super::verified::Context;
 use super::worker::Worker;
-use super::{ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, verity_roots};
+use super::{
+    Order, Pass, ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, order, verity_roots,
+};
 use crate::baseline::ManifestFile;
 
 /// Findings that wait for the caller.
@@ -86,7 +88,10 @@ pub fn scan(
         mounts: filesystems.mounts().to_vec(),
     };
     let entries = manifest.header().entry_count;
-    verified.prepare(context, entries, boot::realtime_ns());
+    // A sweep of the disk trusts nothing and marks nothing.
+    if request.pass != Pass::Disk {
+        verified.prepare(context, entries, boot::realtime_ns());
+    }
     run_threads(request, &filesystems, verified, &mut tally, sink)?;
     Ok(tally.finish(started))
 }
@@ -108,13 +113,19 @@ fn run_threads(
     };
     let shared = Shared::new(&led, request);
     let at_work = |bytes| shared.at_work(bytes);
-    let parts = parts(manifest, shared.threads)?;
-    let queue: PartQueue<'_> = Mutex::new(verified.shared_out(parts).into_iter());
+    let rest = |bytes| shared.rest(bytes);
+    let parts = parts(manifest, shared.threads, request.order)?;
+    let mut shared_out = verified.shared_out(parts);
+    if request.order == Order::RunsFirst {
+        // In the order of the paths among their like.
+        shared_out.sort_by_key(|(part, _)| order::rank(part));
+    }
+    let queue: PartQueue<'_> = Mutex::new(shared_out.into_iter());
     let counts = std::thread::scope(|scope| {
         let (findings, results) = sync_channel(QUEUED_FINDINGS);
         // All of them before the first begins: each counts as one that walks.
         let workers: Vec<_> = (0..shared.threads)
-            .map(|_| Worker::new(&shared, &at_work, findings.clone()))
+            .map(|_| Worker::new(&shared, &at_work, &rest, findings.clone()))
             .collect();
         drop(findings);
         let workers: Vec<_> = workers
@@ -169,8 +180,17 @@ fn ended(counts: Vec<Result<Count, ScanError>>) -> Result<Vec<Count>, ScanError>
     }
 }
 
-fn parts(manifest: &Manifest<ManifestFile>, threads: usize) -> Result<Vec<Part>, ScanError> {
-    let blocks = manifest.block_count() / (PARTS_EACH * threads as u64);
+fn parts(
+    manifest: &Manifest<ManifestFile>,
+    threads: usize,
+    order: Order,
+) -> Result<Vec<Part>, ScanError> {
+    let parts_each = match order {
+        Order::OfPaths => PARTS_EACH,
+        // The less else is in a part, the less else comes first with it.
+        Order::RunsFirst => 4 * PARTS_EACH,
+    };
+    let blocks = manifest.block_count() / (parts_each * threads as u64);
     let parts = manifest.parts(blocks.max(1));
     Ok(parts.map_err(CompareError::from)?)
 }

@@ -12,6 +12,7 @@ use drift::observation::Found;
 use drift::report::HeldPrefix;
 use drift::rules::Shape;
 use drift::{Blake3, Sha256, TreePath};
+use driftmark_kernel::direct::{self, Buffer};
 use driftmark_kernel::page_cache::Passing;
 use driftmark_kernel::{Stat, flags, verity, xattrs};
 use sha2::Digest as _;
@@ -111,14 +112,28 @@ pub(crate) enum By {
 
 /// A thread's buffer, used for file after file.
 pub(crate) struct Reader<'a> {
-    buffer: Vec<u8>,
+    buffer: Buffer,
     passing: Passing,
+    from: From,
+    /// Files that were to be read from the disk and could only be read through the page cache.
+    pub(super) cached: u64,
     interrupt: &'a AtomicBool,
     names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     at_work: &'a (dyn Fn(u64) + Sync),
+    rest: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Large enough that a system call costs little, small enough for the cache of a core.
+/// Where content is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// What processes see.
+    Cache,
+    /// The disk beneath it, where that can be had.
+    Disk,
+}
+
+/// Large enough that a system call costs little, small enough for the cache of a core; a multiple of what any disk asks
+/// for.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Reading a long file says so each time that it got this much further.
 const AT_WORK_EVERY: u64 = 64 * 1024 * 1024;
@@ -157,12 +172,26 @@ impl<'a> Reader<'a> {
         at_work: &'a (dyn Fn(u64) + Sync),
     ) -> Self {
         Reader {
-            buffer: vec![0; BUFFER_BYTES],
+            buffer: Buffer::new(BUFFER_BYTES),
             passing: Passing::default(),
+            from: From::Cache,
+            cached: 0,
             interrupt,
             names_of_image,
             at_work,
+            rest: &|_| {},
         }
+    }
+
+    /// Asks, after so many more bytes each time, whether it is to rest.
+    pub(super) fn resting(mut self, rest: &'a (dyn Fn(u64) + Sync)) -> Self {
+        self.rest = rest;
+        self
+    }
+
+    /// Reads from there, from now on.
+    pub(super) fn read_from(&mut self, from: From) {
+        self.from = from;
     }
 
     /// Tells the bytes of a part of a file, buffer by buffer, to whoever hashes them. Gives how many there were, which are
@@ -177,6 +206,7 @@ impl<'a> Reader<'a> {
         part: Range<u64>,
         hash: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<u64>> {
+        let is_direct = self.from == From::Disk && direct::is_on(file)?;
         self.passing.begin(stat.dev);
         let mut at = part.start;
         while at < part.end {
@@ -185,12 +215,18 @@ impl<'a> Reader<'a> {
             }
             let room = usize::try_from(part.end - at).unwrap_or(usize::MAX);
             let room = room.min(self.buffer.len());
-            let buffer = &mut self.buffer[..room];
-            let count = match self.passing.read_at(file, buffer, at) {
+            let buffer = &mut self.buffer[..];
+            // Around the cache whole buffers are read alone.
+            let outcome = match is_direct {
+                true => file.read_at(buffer, at).map(|count| count.min(room)),
+                false => self.passing.read_at(file, &mut buffer[..room], at),
+            };
+            let count = match outcome {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             };
             hash(&buffer[..count]);
+            (self.rest)(count as u64);
             at += count as u64;
             // A file is not asked for more than it has: whether it still has that length is seen afterwards.
             if count == 0 || (at == stat.size && count < BUFFER_BYTES) {
@@ -236,7 +272,8 @@ impl<'a> Reader<'a> {
         if wants.are_met_by(before.size) {
             return Ok(Attempt::Enough(before));
         }
-        if let Some(known) = &wants.known
+        if self.from == From::Cache
+            && let Some(known) = &wants.known
             && let Some(content) = known.content_of(&file, &before)
         {
             let sealed = Sealed::of(&file, &before, place.holding, content)?;
@@ -248,9 +285,20 @@ impl<'a> Reader<'a> {
             }));
         }
         if wants.leave_long && (LONG_BYTES..=MAX_LONG_BYTES).contains(&before.size) {
+            self.turn_to_disk(&file)?;
             return Ok(Attempt::Long(file, before));
         }
-        let Some(content) = self.content(&file, &before, digests, wants)? else {
+        let is_direct = self.turn_to_disk(&file)?;
+        let content = match self.content(&file, &before, digests, wants) {
+            // It knows of such reads, and wants more of them than is told.
+            Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+                direct::turn_off(&file)?;
+                self.cached += 1;
+                self.content(&file, &before, digests, wants)?
+            }
+            outcome => outcome?,
+        };
+        let Some(content) = content else {
             return Ok(Attempt::Interrupted);
         };
         let Some(mut sealed) = Sealed::of(&file, &before, place.holding, content)? else {
@@ -263,6 +311,16 @@ impl<'a> Reader<'a> {
             sealed.shape = Some(self.shape(&file, &sealed.stat, shape)?);
         }
         Ok(Attempt::Sealed(sealed))
+    }
+
+    /// Has a file read from the disk where it is to be; says whether it is.
+    fn turn_to_disk(&mut self, file: &File) -> io::Result<bool> {
+        if self.from == From::Cache {
+            return Ok(false);
+        }
+        let is_on = direct::turn_on(file, BUFFER_BYTES as u64)?;
+        self.cached += u64::from(!is_on);
+        Ok(is_on)
     }
 
     /// Hashes from the start to the end; none if the scan is to end.
@@ -305,12 +363,17 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn shape(&self, file: &File, stat: &Stat, shape: Shape) -> io::Result<Result<(), String>> {
+    fn shape(&mut self, file: &File, stat: &Stat, shape: Shape) -> io::Result<Result<(), String>> {
         if stat.size > MAX_SHAPED_BYTES {
             return Ok(Err(format!("it is longer than {MAX_SHAPED_BYTES} bytes")));
         }
-        let mut content = vec![0; stat.size as usize];
-        file.read_exact_at(&mut content, 0)?;
+        let mut content = Vec::with_capacity(stat.size as usize);
+        let count = self.pass(file, stat, 0..stat.size, &mut |bytes| {
+            content.extend_from_slice(bytes);
+        })?;
+        if count != Some(stat.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let checked = match shape {
             Shape::MachineId => drift::shape::machine_id(&content),
             Shape::HostKey => drift::shape::host_key(&content, stat.mode),

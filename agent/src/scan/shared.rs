@@ -16,8 +16,9 @@ use super::filesystems::Filesystems;
 use super::long::Long;
 use super::tally::Count;
 use super::verified::Marks;
-use super::{Pass, Progress, ScanError};
+use super::{Order, Pass, Progress, ScanError};
 use crate::baseline::ManifestFile;
+use crate::pace::Pacer;
 
 /// The parts that no thread has taken yet, with the marks of their entries.
 pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<(Part, Marks<'v>)>>;
@@ -31,11 +32,13 @@ pub(super) struct Shared<'a> {
     pub(super) filesystems: &'a Filesystems,
     pub(super) expectation: Expectation<'a>,
     pub(super) pass: Pass,
+    pub(super) order: Order,
     pub(super) threads: usize,
     pub(super) held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
     pub(super) names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     pub(super) interrupt: &'a AtomicBool,
     pub(super) progress: &'a (dyn Fn(Progress) + Sync),
+    pub(super) pace: Option<&'a Pacer>,
     /// A thread has ended the scan.
     pub(super) over: AtomicBool,
     state: State,
@@ -47,6 +50,8 @@ struct State {
     bytes: AtomicU64,
     /// Bytes of files that are not done yet.
     at_work: AtomicU64,
+    /// Bytes of long files that nobody has read yet.
+    long_left: AtomicU64,
     /// The latest moment that anything was read which is now marked.
     read_until: AtomicI64,
     groups: Mutex<LinkGroups>,
@@ -107,10 +112,12 @@ impl<'a> Shared<'a> {
             names_of_image: led.names_of_image,
             expectation: Expectation::new(led.manifest.header()),
             pass: request.pass,
+            order: request.order,
             threads: request.threads.max(1),
             held_length: request.held_length,
             interrupt: request.interrupt,
             progress: request.progress,
+            pace: request.pace,
             over: AtomicBool::new(false),
             state: State::default(),
         }
@@ -156,6 +163,8 @@ impl<'a> Shared<'a> {
     }
 
     pub(super) fn add_long(&self, long: Long) {
+        let left = &self.state.long_left;
+        left.fetch_add(long.length(), Ordering::Relaxed);
         locked(&self.state.long).files.push(Arc::new(long));
         self.state.long_or_over.notify_all();
     }
@@ -200,6 +209,32 @@ impl<'a> Shared<'a> {
             entries: self.state.entries.load(Ordering::Relaxed),
             bytes: at_work,
         });
+    }
+
+    /// A thread read so much of a long file, or passed it by.
+    pub(super) fn long_done(&self, bytes: u64) {
+        let left = &self.state.long_left;
+        let less = |left: u64| Some(left.saturating_sub(bytes));
+        let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// A thread did a little, and read so many bytes: it rests if it is time to. That is progress too: who rests does not
+    /// hang.
+    pub(super) fn rest(&self, bytes: u64) {
+        let Some(pace) = self.pace else { return };
+        if pace.step(bytes, &|| self.part(), &|| self.go_on().is_err()) {
+            self.at_work(0);
+        }
+    }
+
+    /// How much of the scan is done, from 0 to 1: of its paths, and of the bytes that wait for their end.
+    fn part(&self) -> f64 {
+        let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (entries, all) = (get(&self.state.entries), self.manifest.header().entry_count);
+        let read = get(&self.state.bytes).max(get(&self.state.at_work));
+        let of_paths = entries as f64 / all.max(1) as f64;
+        let of_long = (read + 1) as f64 / (read + 1 + get(&self.state.long_left)) as f64;
+        of_paths.min(1.0) * of_long
     }
 
     /// A thread read until this moment.

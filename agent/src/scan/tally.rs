@@ -26,6 +26,8 @@ pub(super) struct Count {
     pub(super) measured: (u64, u64),
     /// Entries that could not be verified.
     pub(super) unverified: u64,
+    /// Files that a sweep of the disk could only read through the page cache.
+    pub(super) cached: u64,
     /// The latest moment that anything was read which is now marked.
     pub(super) read_until: i64,
     told: (u64, u64),
@@ -96,6 +98,7 @@ impl Tally {
         self.count.measured.0 += count.measured.0;
         self.count.measured.1 += count.measured.1;
         self.count.unverified += count.unverified;
+        self.count.cached += count.cached;
     }
 
     pub(super) fn count(&mut self, finding: &Finding) {
@@ -120,16 +123,21 @@ impl Tally {
         };
         let record = ScanRecord {
             age_seconds: 0,
+            oldest_seconds: elapsed.as_secs(),
+            ceiling_seconds: None,
             took_milliseconds: elapsed.as_millis() as u64,
             entries: self.count.entries,
             bytes: self.count.bytes,
             rehashed,
             measured: self.count.measured.0,
             measured_bytes: self.count.measured.1,
+            cached: self.count.cached,
         };
+        self.coverage.limits.extend(record.cached_limit());
         match self.pass {
             Pass::Full => self.coverage.seen = Some(record),
             Pass::Quick => self.coverage.quick = Some(record),
+            Pass::Disk => self.coverage.disk = Some(record),
         }
         self.coverage.gaps.sort_by(|a, b| a.path.cmp(&b.path));
         self.coverage.verified_entries = self

@@ -94,7 +94,8 @@ impl Verified {
         let mut rest = self.marks.as_mut_slice();
         let share = |part: Part| {
             let length = part.ordinals.end - part.ordinals.start;
-            let (marks, others) = std::mem::take(&mut rest).split_at_mut(length as usize);
+            let there = rest.len().min(length as usize);
+            let (marks, others) = std::mem::take(&mut rest).split_at_mut(there);
             rest = others;
             let first = part.ordinals.start;
             (part, Marks { first, marks })
@@ -224,7 +225,7 @@ impl Marks<'_> {
     /// close to its last change.
     pub(super) fn mark(&mut self, ordinal: u64, stat: &Stat, read_at: i64) {
         let mark = Mark::of(stat);
-        let settled = read_at.saturating_sub(mark.changed) > SETTLED_NANOSECONDS;
+        let settled = is_settled(stat, read_at);
         self.set(ordinal, if settled { mark } else { Mark::default() });
     }
 
@@ -245,18 +246,25 @@ impl Marks<'_> {
     }
 }
 
+/// Whether what was read from the moment `read_at` on was last changed long enough before that.
+pub(super) fn is_settled(stat: &Stat, read_at: i64) -> bool {
+    read_at.saturating_sub(changed(stat)) > SETTLED_NANOSECONDS
+}
+
+fn changed(stat: &Stat) -> i64 {
+    let (seconds, nanoseconds) = stat.ctime;
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(nanoseconds))
+}
+
 impl Mark {
     fn of(stat: &Stat) -> Self {
-        let changed = stat
-            .ctime
-            .0
-            .saturating_mul(1_000_000_000)
-            .saturating_add(i64::from(stat.ctime.1));
         Mark {
             // As the kernel numbers devices: 12 bits and 20.
             device: (stat.dev.0 << 20) | (stat.dev.1 & 0x000f_ffff),
             inode: stat.ino,
-            changed,
+            changed: changed(stat),
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use drift::compare::{CompareError, Finding, Merge, Met, judge, judge_missing, judge_unread};
+use drift::compare::{
+    CompareError, Finding, Merge, Met, judge, judge_disk, judge_missing, judge_unread,
+};
 use drift::coverage::{Gap, GapReason};
 use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::manifest::Part;
@@ -16,14 +18,15 @@ use driftmark_kernel::{FileKind, Stat, boot};
 
 use super::filesystems::{Holding, is_absent};
 use super::long::{Hashed, Long};
-use super::read::{HugeOnlyIf, Known};
+use super::order::{Rank, rank};
+use super::read::{From, HugeOnlyIf, Known};
 use super::shared::{Judged, PartQueue, Shared};
 use super::tally::Count;
-use super::verified::Marks;
+use super::verified::{Marks, is_settled};
 use super::walk::{
     Place, Visit, Walk, directory_entry, entry, gap, group, other_entry, unreadable,
 };
-use super::{Digests, Pass, Read, Reader, ScanError, Wants};
+use super::{Digests, Order, Pass, Read, Reader, ScanError, Wants};
 use crate::baseline::ManifestFile;
 
 /// A file of this length that drifted by its size alone is not read: see [`Worker::wants`].
@@ -36,6 +39,8 @@ pub(super) struct Worker<'s> {
     reader: Reader<'s>,
     count: Count,
     walking: Option<Walking<'s>>,
+    /// Long files are left for the end.
+    leaves_long: bool,
 }
 
 /// A thread that walks, or will. However it ends, the others are not left to wait for it.
@@ -54,14 +59,21 @@ impl<'s> Worker<'s> {
     pub(super) fn new(
         shared: &'s Shared<'s>,
         at_work: &'s (dyn Fn(u64) + Sync),
+        rest: &'s (dyn Fn(u64) + Sync),
         findings: SyncSender<Finding>,
     ) -> Self {
+        let reader = Reader::new(shared.interrupt, shared.names_of_image, at_work);
+        let mut reader = reader.resting(rest);
+        if shared.pass == Pass::Disk {
+            reader.read_from(From::Disk);
+        }
         Worker {
             shared,
             findings,
-            reader: Reader::new(shared.interrupt, shared.names_of_image, at_work),
+            reader,
             count: Count::default(),
             walking: Some(Walking(shared)),
+            leaves_long: shared.threads > 1,
         }
     }
 
@@ -77,6 +89,7 @@ impl<'s> Worker<'s> {
         }
         self.shared.tell(&mut self.count);
         self.shared.read_until(self.count.read_until);
+        self.count.cached = self.reader.cached;
         outcome.map(|()| self.count)
     }
 
@@ -92,6 +105,8 @@ impl<'s> Worker<'s> {
 
     fn part(&mut self, part: &Part, marks: &mut Marks<'_>) -> Result<(), ScanError> {
         let manifest = self.shared.manifest;
+        let is_urgent = self.shared.order == Order::RunsFirst && rank(part) != Rank::Later;
+        self.leaves_long = self.shared.threads > 1 && !is_urgent;
         let mut merge = Merge::part(manifest, part);
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules())
             .between(part.start.as_ref(), part.end.as_ref());
@@ -109,6 +124,7 @@ impl<'s> Worker<'s> {
         marks: &mut Marks<'_>,
         visit: Visit<'_>,
     ) -> Result<(), ScanError> {
+        self.shared.rest(0);
         self.shared.go_on()?;
         match visit {
             Visit::Gap(gap) => self.gap(part, merge, gap)?,
@@ -214,7 +230,7 @@ impl<'s> Worker<'s> {
             return Ok(());
         }
         let mut wants = self.wants(&path, rule, met.as_ref());
-        wants.leave_long = wants.is_plain() && self.shared.threads > 1;
+        wants.leave_long = wants.is_plain() && self.leaves_long;
         let read_at = boot::realtime_ns();
         let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
             Read::Long { file, stat } if self.shared.takes_long() => {
@@ -229,7 +245,47 @@ impl<'s> Worker<'s> {
             }
             read => read,
         };
+        let read = self.beside_cache(&path, place, met.as_ref(), read, read_at);
         self.judge_read(path, place, met, read, read_at, Some(marks))
+    }
+
+    /// A sweep of the disk that finds other content than the image's looks at what processes see too. What holds still
+    /// and differs from that is the disk's alone, and is told; all else is judged by what processes see.
+    fn beside_cache(
+        &mut self,
+        path: &TreePath,
+        place: Place<'_>,
+        met: Option<&Met>,
+        on_disk: Read,
+        read_at: i64,
+    ) -> Read {
+        let Read::Found { found, stat, .. } = &on_disk else {
+            return on_disk;
+        };
+        let is_expected = met.is_some_and(|met| met.entry.node == found.entry.node);
+        if self.shared.pass != Pass::Disk || is_expected {
+            return on_disk;
+        }
+        let rule = self.shared.manifest.rules().first_match(path);
+        let wants = self.wants(path, rule.map(|(_, rule)| rule), met);
+        self.reader.read_from(From::Cache);
+        let seen = self.reader.read(path, place, Digests::Blake3, &wants);
+        self.reader.read_from(From::Disk);
+        if let Read::Found {
+            found: seen_as,
+            stat: seen_then,
+            ..
+        } = &seen
+            && seen_then == stat
+            && is_settled(stat, read_at)
+            && seen_as.content() != found.content()
+        {
+            let expected = met.map(|met| &met.entry);
+            judge_disk(&self.shared.expectation, expected, found, &mut |finding| {
+                self.tell(finding);
+            });
+        }
+        seen
     }
 
     /// Whether a path is known to be as the manifest says, because nothing about it has moved since that was seen.
@@ -324,11 +380,15 @@ impl<'s> Worker<'s> {
         marks: Option<&mut Marks<'_>>,
     ) {
         self.count.entries += 1;
-        self.count.read_until = self.count.read_until.max(read_at);
         self.tell_progress();
         let found = as_held(met.as_ref(), found);
         let (ordinal, expected) = met.map(|met| (met.ordinal, met.entry)).unzip();
-        let judged = ordinal.map(|ordinal| Judged {
+        // What is on the disk says nothing about what processes see, which is what a quick pass trusts.
+        let marked = ordinal.filter(|_| self.shared.pass != Pass::Disk);
+        if self.shared.pass != Pass::Disk {
+            self.count.read_until = self.count.read_until.max(read_at);
+        }
+        let judged = marked.map(|ordinal| Judged {
             ordinal,
             stat: *stat,
             read_at,
@@ -438,7 +498,10 @@ impl<'s> Worker<'s> {
                 break;
             };
             self.shared.go_on()?;
-            let told = &|bytes| self.shared.at_work(bytes);
+            let told = &|bytes| {
+                self.shared.long_done(bytes);
+                self.shared.at_work(bytes);
+            };
             let hashed = long.help(&mut self.reader, told);
             if matches!(hashed, Hashed::ByOthers) {
                 continue;
@@ -454,6 +517,7 @@ impl<'s> Worker<'s> {
                     self.reader.read(&path, place, Digests::Blake3, &wants)
                 }
             };
+            let read = self.beside_cache(&path, place, met.as_ref(), read, read_at);
             self.judge_read(path, place, met, read, read_at, None)?;
         }
         Ok(())

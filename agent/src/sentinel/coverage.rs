@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use drift::coverage::{Coverage, ScanRecord};
+use drift::finding::Drift;
 
-use super::{MAX_OPEN_DRIFTS, Outcome, Sentinel};
+use super::{MAX_OPEN_DRIFTS, Outcome, Sentinel, Span};
 use crate::clock::Now;
 use crate::scan::Pass;
 
@@ -15,14 +16,31 @@ impl Sentinel {
     /// What has and has not been verified, with ages as of `now`.
     pub fn coverage(&self, now: Now) -> Coverage {
         let mut coverage = self.coverage.clone();
-        let age = |record: &mut Option<ScanRecord>, ended: Option<Duration>| {
-            if let (Some(record), Some(ended)) = (record.as_mut(), ended) {
-                record.age_seconds = now.uptime.saturating_sub(ended).as_secs();
+        let schedule = &self.setup.schedule;
+        let since = |then: Duration| now.uptime.saturating_sub(then).as_secs();
+        let mut late = Vec::new();
+        let mut age = |record: &mut Option<ScanRecord>, span: Option<Span>, what, ceiling| {
+            if let (Some(record), Some(span)) = (record.as_mut(), span) {
+                record.age_seconds = since(span.ended);
+                record.oldest_seconds = since(span.began);
+                record.ceiling_seconds =
+                    Option::map(ceiling, |ceiling: Duration| ceiling.as_secs());
+                late.extend(too_old(record, what));
             }
         };
-        age(&mut coverage.seen, self.ended.full);
-        age(&mut coverage.quick, self.ended.quick);
-        age(&mut coverage.disk, self.ended.disk);
+        age(
+            &mut coverage.seen,
+            self.ended.full,
+            "content",
+            schedule.ceiling(Pass::Full),
+        );
+        age(&mut coverage.quick, self.ended.quick, "metadata", None);
+        age(
+            &mut coverage.disk,
+            self.ended.disk,
+            "the disk",
+            schedule.ceiling(Pass::Disk),
+        );
         let failure = self
             .scan_failure
             .as_ref()
@@ -31,9 +49,18 @@ impl Sentinel {
             format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed")
         });
         let own = self.limit.clone();
-        coverage
-            .limits
-            .extend(failure.into_iter().chain(overflow).chain(own));
+        // That of a sweep stands until the next one, whatever pass came last.
+        let swept = coverage.disk.as_ref().and_then(ScanRecord::cached_limit);
+        let swept = swept.filter(|limit| !coverage.limits.contains(limit));
+        let unswept = self.sweep_failure.as_ref();
+        let unswept =
+            unswept.map(|(reason, _)| format!("the last disk sweep did not finish: {reason}"));
+        let all = failure
+            .into_iter()
+            .chain(unswept)
+            .chain(overflow)
+            .chain(own);
+        coverage.limits.extend(all.chain(swept).chain(late));
         coverage.noted()
     }
 
@@ -49,25 +76,37 @@ impl Sentinel {
         latest.seen = latest.seen.take().or(before.seen);
         latest.quick = latest.quick.take().or(before.quick);
         latest.disk = latest.disk.take().or(before.disk);
+        let began = match outcome.pass {
+            Pass::Disk => self.sweeping.take(),
+            Pass::Full | Pass::Quick => self.scanning.take(),
+        };
+        let span = Span {
+            began: began.unwrap_or(now.uptime),
+            ended: now.uptime,
+        };
         match outcome.pass {
-            Pass::Full => self.ended.full = Some(now.uptime),
-            Pass::Quick => self.ended.quick = Some(now.uptime),
+            Pass::Full => self.ended.full = Some(span),
+            Pass::Quick => self.ended.quick = Some(span),
+            Pass::Disk => self.ended.disk = Some(span),
         }
-        self.ended.any = Some(now.uptime);
+        if outcome.pass != Pass::Disk {
+            self.ended.any = Some(now.uptime);
+        }
     }
 
     pub(super) fn pass_due(&self, uptime: Duration) -> Option<Pass> {
         let since = |ended: Duration| uptime.saturating_sub(ended);
+        let schedule = &self.setup.schedule;
         let failed = self.scan_failure.is_some() || self.unverifiable.is_some();
-        let retry = SCAN_RETRY.min(self.setup.schedule.quick);
+        let retry = SCAN_RETRY.min(schedule.quick);
         if let (true, Some(any)) = (failed, self.ended.any)
             && since(any) < retry
         {
             return None;
         }
         match (self.ended.full, self.ended.any) {
-            (Some(full), _) if since(full) >= self.setup.schedule.full => Some(Pass::Full),
-            (Some(_), Some(any)) if failed || since(any) >= self.setup.schedule.quick => {
+            (Some(full), _) if since(full.ended) >= schedule.full => Some(Pass::Full),
+            (Some(_), Some(any)) if failed || since(any) >= schedule.quick => {
                 Some(if self.unverifiable.is_some() {
                     Pass::Full
                 } else {
@@ -78,4 +117,44 @@ impl Sentinel {
             _ => None,
         }
     }
+
+    /// Whether the disk is to be swept, beside whatever other pass: a sweep takes its time, and a quick pass must not wait for
+    /// it. At boot nothing is cached, and the first full scan reads from the disk by itself; a
+    /// run that another one was before knows nothing of what that one found there.
+    pub(super) fn disk_is_due(&self, uptime: Duration) -> bool {
+        let Some(interval) = self.setup.schedule.disk else {
+            return false;
+        };
+        if self.ended.full.is_none() || self.unverifiable.is_some() {
+            return false;
+        }
+        if let Some((_, failed)) = &self.sweep_failure
+            && uptime.saturating_sub(*failed) < SCAN_RETRY
+        {
+            return false;
+        }
+        let swept = match self.ended.disk {
+            Some(span) => span.ended,
+            None if self.setup.previous_run.is_some() => return true,
+            None => Duration::ZERO,
+        };
+        // Only another sweep can close what a sweep has opened.
+        let is_open = self.open.values().any(Drift::is_on_disk_alone);
+        let interval = match is_open {
+            true => interval.min(self.setup.schedule.full),
+            false => interval,
+        };
+        uptime.saturating_sub(swept) >= interval
+    }
+}
+
+/// A sentence where nothing keeps an age below its ceiling any more: passes fail, or the machine gives them no time.
+fn too_old(record: &ScanRecord, what: &str) -> Option<String> {
+    let ceiling = record.ceiling_seconds?;
+    (record.oldest_seconds > ceiling).then(|| {
+        format!(
+            "{what} was last verified whole {} s ago: the ceiling is {ceiling} s",
+            record.oldest_seconds
+        )
+    })
 }

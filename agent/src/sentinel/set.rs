@@ -7,6 +7,7 @@ use drift::finding::{Drift, DriftId};
 use drift::report::HeldValue;
 
 use super::{News, Outcome, Sentinel, essence};
+use crate::scan::Pass;
 
 /// What one agent holds of them, as many as the collector keeps ids of. 100,000 took 172 MB when measured; an instance
 /// with more is no longer of its image in any sense.
@@ -26,9 +27,9 @@ impl Sentinel {
         );
         let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
         let mut packages = outcome.packages;
-        for kept in self.retain_unseen(&mut found, &unseen) {
+        for kept in self.retain_unseen(outcome.pass, &mut found, &unseen) {
             if let Some((path, package)) = self.packages.remove_entry(&kept) {
-                packages.insert(path, package);
+                packages.entry(path).or_insert(package);
             }
         }
         self.packages = packages;
@@ -77,19 +78,23 @@ impl Sentinel {
         is_news
     }
 
-    /// Keeps open what was open where this pass could not look: unreadable is not undone. Gives the paths.
+    /// Keeps open what was open where this pass could not look: unreadable is not undone. A sweep of the disk does not
+    /// see what processes see, nor the other way round: neither closes what the other opened. Gives the paths.
     fn retain_unseen(
         &self,
+        pass: Pass,
         found: &mut BTreeMap<DriftId, Drift>,
         unseen: &Unseen,
     ) -> Vec<TreePath> {
         let mut kept = Vec::new();
-        if unseen.is_nothing() {
-            return kept;
-        }
-        let seen: BTreeSet<TreePath> = found.values().map(|drift| drift.path.clone()).collect();
+        let side = |drift: &Drift| (drift.path.clone(), drift.is_on_disk_alone());
+        let seen: BTreeSet<(TreePath, bool)> = match unseen.is_nothing() {
+            true => BTreeSet::new(),
+            false => found.values().map(side).collect(),
+        };
         for (id, drift) in &self.open {
-            if !seen.contains(&drift.path) && unseen.has(&drift.path) {
+            let is_looked_at = drift.is_on_disk_alone() == (pass == Pass::Disk);
+            if !is_looked_at || (!seen.contains(&side(drift)) && unseen.has(&drift.path)) {
                 found.insert(*id, drift.clone());
                 kept.push(drift.path.clone());
             }

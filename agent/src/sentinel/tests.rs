@@ -8,6 +8,7 @@ use drift::finding::DriftKind;
 use drift::report::{InstanceState, Settings, StateUpdate};
 use replay::Collector;
 
+mod disk;
 mod replay;
 
 fn drift(name: &str) -> Drift {
@@ -54,6 +55,8 @@ fn sentinel_of(run: u8, previous: Option<u8>, probe_mode: ProbeMode) -> Sentinel
         schedule: Schedule {
             full: Duration::from_secs(86_400),
             quick: Duration::from_secs(300),
+            disk: Some(Duration::from_secs(7 * 86_400)),
+            finish: Duration::from_secs(1800),
         },
         probe_mode,
     })
@@ -317,7 +320,11 @@ fn scans_come_at_their_intervals_and_a_failed_one_soon_again() {
     };
     assert_eq!(scan_at(&mut sentinel, 1), Some(Pass::Full));
     assert_eq!(scan_at(&mut sentinel, 2), None, "one at a time");
-    steps(&mut sentinel, Event::ScanFailed("x".into()), at(10));
+    steps(
+        &mut sentinel,
+        Event::ScanFailed(Pass::Full, "x".into()),
+        at(10),
+    );
     assert_eq!(scan_at(&mut sentinel, 69), None);
     assert_eq!(scan_at(&mut sentinel, 70), Some(Pass::Full));
     steps(&mut sentinel, outcome(Pass::Full, Vec::new()), at(100));

@@ -8,6 +8,7 @@
 
 mod grown;
 mod naive;
+mod paced;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use drift::compare::Finding;
 use driftmark_agent::bake::{self, BakeArguments};
 use driftmark_agent::baseline::{Baseline, BaselinePaths};
 use driftmark_agent::keygen;
-use driftmark_agent::scan::{Pass, ScanError, ScanRequest, ScanSummary, Verified, scan};
+use driftmark_agent::scan::{Order, Pass, ScanError, ScanRequest, ScanSummary, Verified, scan};
 
 /// Far more than wait in all queues together, each large enough that the walk is ahead of the reader.
 const FILES: usize = 1200;
@@ -91,6 +92,8 @@ fn an_interrupted_scan_ends_although_its_queues_are_full() {
                 threads: 1,
                 held_length: &|_| None,
                 interrupt: &interrupt,
+                pace: None,
+                order: Order::OfPaths,
                 progress: &|_| interrupt.store(true, Ordering::Relaxed),
             };
             let outcome = scan(&request, &mut Verified::default(), &mut |_| {});
@@ -121,6 +124,8 @@ fn told(
         threads,
         held_length: &|_| None,
         interrupt: &AtomicBool::new(false),
+        pace: None,
+        order: Order::OfPaths,
         progress: &|_| {},
     };
     let mut findings = Vec::new();

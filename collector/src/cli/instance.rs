@@ -252,6 +252,7 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
         ("agent", instance.agent_version.clone().unwrap_or_else(none)),
         ("hold", listed.hold.clone().unwrap_or_else(none)),
         ("open", listed.open.to_string()),
+        ("verified", ages(instance.coverage.as_ref())),
         ("dm-verity", verity(instance.coverage.as_ref())),
         ("sealed with", sealed(&instance.sealed_root_hashes)),
     ] {
@@ -281,6 +282,22 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
         drifts.print("")?;
     }
     Ok(())
+}
+
+/// How long ago, at most, it verified what it verified, by its last report: `content 690 s ago (at most 90000)`.
+fn ages(coverage: Option<&Value>) -> String {
+    let told = [("seen", "content"), ("disk", "the disk")].map(|(kind, what)| {
+        let record = &coverage?[kind];
+        let oldest = record["oldest_seconds"].as_u64()?;
+        let ceiling = record["ceiling_seconds"].as_u64();
+        let ceiling = ceiling.map_or(String::new(), |ceiling| format!(" (at most {ceiling})"));
+        Some(format!("{what} {oldest} s ago{ceiling}"))
+    });
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    match told.is_empty() {
+        true => "-".to_owned(),
+        false => told.join(", "),
+    }
 }
 
 /// What it is mounted from: `/ sha256:HASH`, one after the other.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::process::{finish, run};
-use driftmark_tests::{FileSystem, LoopFs, Program};
+use driftmark_tests::{FileSystem, LoopFs, Program, Running};
 use serde_json::Value;
 
 /// A check of a small tree takes milliseconds; after this long it hangs.
@@ -69,6 +69,7 @@ pub(crate) struct Checked {
 pub(crate) enum Pass {
     Full,
     Quick,
+    Disk,
 }
 
 impl Ground {
@@ -217,10 +218,10 @@ impl Ground {
 
     /// The arguments of a check of a tree against `OUTPUT/image.manifest`.
     pub(crate) fn check_arguments(&self, tree: &str, output: &str, pass: Pass) -> Vec<String> {
-        let state = if pass == Pass::Full {
-            "state-full"
-        } else {
-            "state-quick"
+        let state = match pass {
+            Pass::Full => "state-full",
+            Pass::Quick => "state-quick",
+            Pass::Disk => "state-disk",
         };
         let mut arguments = vec!["check".to_owned(), "--root".to_owned(), self.tree(tree)];
         arguments.extend([
@@ -230,6 +231,7 @@ impl Ground {
         arguments.extend(["--trust".to_owned(), self.text("keys/driftmark.pub")]);
         arguments.extend(["--state".to_owned(), self.text(state)]);
         arguments.extend((pass == Pass::Quick).then(|| "--quick".to_owned()));
+        arguments.extend((pass == Pass::Disk).then(|| "--disk".to_owned()));
         arguments
     }
 
@@ -248,6 +250,31 @@ impl Ground {
             checked.summary
         );
         Ok(checked)
+    }
+
+    /// Starts the daemon over a tree, these being the keys of its `[scan]`.
+    pub(crate) fn daemon(&self, tree: &str, output: &str, scan: &str) -> Result<Running> {
+        let config = self.text("agent.toml");
+        let text = format!(
+            "root = {:?}\nstate-directory = {:?}\nstatus-socket = {:?}\n[enroll]\ntoken-file = {:?}\n[image]\n\
+             manifest = {:?}\ntrust = [{:?}]\n[probe]\nlisten = \"off\"\n[scan]\n{scan}\n",
+            self.tree(tree),
+            self.text("daemon"),
+            self.text("agent.sock"),
+            self.text("no-token"),
+            self.text(&format!("{output}/image.manifest")),
+            self.text("keys/driftmark.pub"),
+        );
+        fs::write(&config, text).context("write a configuration")?;
+        let mut command = self.fs.sandbox().command(&self.agent);
+        command.args(["run", "--config", &config]);
+        Running::start("agent", command)
+    }
+
+    /// What the daemon says of itself; nothing while it does not answer yet.
+    pub(crate) fn status(&self) -> Result<Value> {
+        let run = self.agent(&["status", "--json", "--socket", &self.text("agent.sock")])?;
+        Ok(serde_json::from_slice(&run.out).unwrap_or_default())
     }
 
     /// A full check that remembers what it verified for quick ones.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod disk;
 mod exports;
 mod filesystems;
 mod gaps;

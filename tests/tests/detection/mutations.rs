@@ -13,7 +13,10 @@ use crate::base;
 use crate::ground::{Ground, Pass};
 
 /// A mark of a quick pass is only made for what changed longer ago than this before it was read.
-const SETTLED: Duration = Duration::from_millis(40);
+pub(crate) const SETTLED: Duration = Duration::from_millis(40);
+
+/// Each finds what the others find.
+const PASSES: [Pass; 3] = [Pass::Full, Pass::Quick, Pass::Disk];
 
 /// One change of the tree and what must be said of it.
 struct Mutation {
@@ -70,14 +73,14 @@ fn tell_all(story: &str, mutations: &[Mutation]) -> Result<()> {
 fn tell(ground: &Ground, mutation: &Mutation) -> Result<()> {
     let drifts: Vec<&str> = mutation.drifts.iter().map(String::as_str).collect();
     ground.shell("tree", &mutation.make).context("make it")?;
-    let told = [Pass::Full, Pass::Quick].map(|pass| {
+    let told = PASSES.map(|pass| {
         let checked = ground.check("tree", "baked", pass)?;
         checked
             .is(&drifts, &[])
             .with_context(|| format!("a {pass:?} check"))
     });
     ground.shell("tree", &mutation.undo).context("undo it")?;
-    let again = [Pass::Full, Pass::Quick].map(|pass| {
+    let again = PASSES.map(|pass| {
         let checked = ground.check("tree", "baked", pass)?;
         checked
             .is(&[], &[])

@@ -135,7 +135,7 @@ impl World {
                 };
                 self.scan(pass);
             }
-            Turn::FailedScan => self.step(Event::ScanFailed("the disk is gone".into())),
+            Turn::FailedScan => self.step(Event::ScanFailed(Pass::Full, "the disk is gone".into())),
             Turn::Deliver => self.deliver(),
             Turn::LoseTheAnswer => {
                 if let Some(report) = self.spool.front().or(self.mention.as_ref()) {
