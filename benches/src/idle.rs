@@ -29,7 +29,8 @@ pub struct Idle {
 }
 
 /// A daemon that is killed when it is dropped.
-struct Daemon(Child);
+#[derive(Debug)]
+pub struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -39,51 +40,81 @@ impl Drop for Daemon {
     }
 }
 
+impl Daemon {
+    /// Runs the daemon over the agent's tree, `scan` being its section of that name.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(agent: &Agent, scan: &str) -> Result<Self> {
+        let (config, socket) = (agent.at("agent.toml"), agent.at("agent.sock"));
+        let text = format!(
+            "root = {:?}\nstate-directory = {:?}\nstatus-socket = {socket:?}\n[image]\nmanifest = {:?}\ntrust = [{:?}]\n\
+             [enroll]\ntoken-file = {:?}\n[probe]\nlisten = \"off\"\n[scan]\n{scan}",
+            agent.root(),
+            agent.at("daemon"),
+            agent.manifest(),
+            agent.trust(),
+            agent.at("no-token"),
+        );
+        fs::write(&config, text).context("write the daemon's configuration")?;
+        let log = fs::File::create(agent.at("daemon.log")).context("create the daemon's log")?;
+        let mut daemon = Command::new(agent.program());
+        daemon.arg("run").arg("--config").arg(&config);
+        daemon
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Daemon(daemon.spawn().context("start the daemon")?))
+    }
+
+    /// Waits for the end of its first scan.
+    ///
+    /// # Errors
+    /// It does not come up, or does not end its first scan.
+    pub fn end_first_scan(&mut self, agent: &Agent) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                let log = fs::read_to_string(agent.at("daemon.log")).unwrap_or_default();
+                bail!("the daemon ended with {status}:\n{log}");
+            }
+            let mut status = Command::new(agent.program());
+            let status = status
+                .args(["status", "--json", "--socket"])
+                .arg(agent.at("agent.sock"))
+                .output()?;
+            let told: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+            if told["coverage"]["seen"].is_object() {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < FIRST_SCAN_LIMIT,
+                "no first scan yet: {told:#}"
+            );
+            machine::let_pass(Duration::from_millis(200));
+        }
+    }
+
+    /// Bytes that it asked the kernel for with reads, cached or not.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn bytes_read(&self) -> Result<u64> {
+        let path = format!("/proc/{}/io", self.0.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+        line.and_then(|number| number.parse().ok())
+            .context("find rchar")
+    }
+}
+
 /// Runs the daemon over the agent's tree, waits for its first scan and then watches it for [`WATCHED`].
 ///
 /// # Errors
 /// It does not come up, or does not end its first scan.
 pub fn watch(agent: &Agent) -> Result<Idle> {
-    let (config, socket) = (agent.at("agent.toml"), agent.at("agent.sock"));
-    let text = format!(
-        "root = {:?}\nstate-directory = {:?}\nstatus-socket = {socket:?}\n[image]\nmanifest = {:?}\ntrust = [{:?}]\n\
-         [enroll]\ntoken-file = {:?}\n[probe]\nlisten = \"off\"\n[scan]\nquick-interval = \"1h\"\n",
-        agent.root(),
-        agent.at("daemon"),
-        agent.manifest(),
-        agent.trust(),
-        agent.at("no-token"),
-    );
-    fs::write(&config, text).context("write the daemon's configuration")?;
-    let log = fs::File::create(agent.at("daemon.log")).context("create the daemon's log")?;
-    let mut daemon = Command::new(agent.program());
-    daemon.arg("run").arg("--config").arg(&config);
-    daemon
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
-    let mut daemon = Daemon(daemon.spawn().context("start the daemon")?);
-    let started = Instant::now();
-    loop {
-        if let Some(status) = daemon.0.try_wait()? {
-            let log = fs::read_to_string(agent.at("daemon.log")).unwrap_or_default();
-            bail!("the daemon ended with {status}:\n{log}");
-        }
-        let mut status = Command::new(agent.program());
-        let status = status
-            .args(["status", "--json", "--socket"])
-            .arg(&socket)
-            .output()?;
-        let told: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-        if told["coverage"]["seen"].is_object() {
-            break;
-        }
-        ensure!(
-            started.elapsed() < FIRST_SCAN_LIMIT,
-            "no first scan yet: {told:#}"
-        );
-        machine::let_pass(Duration::from_millis(200));
-    }
+    let mut daemon = Daemon::start(agent, "quick-interval = \"1h\"\n")?;
+    daemon.end_first_scan(agent)?;
     // What follows the scan (a report, giving memory back) is not idle yet.
     machine::let_pass(Duration::from_secs(5));
     let id = daemon.0.id();

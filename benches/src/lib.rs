@@ -5,6 +5,7 @@
 //! - [`cold`]: the fastest plain readers of a tree of which nothing is cached.
 //! - [`seeded`]: trees of any size that are the same everywhere.
 //! - [`agent`], [`aide`], [`idle`]: what is held against these.
+//! - [`felt`]: processes that feel what runs beside them.
 //! - [`machine`]: its caches, its load, its name.
 //! - [`turns`], [`table`]: runs in turn, their medians, and how they are shown.
 //! - [`parts`]: one table each, of what README shows.
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod aide;
 pub mod ceiling;
 pub mod cold;
+pub mod felt;
 pub mod idle;
 pub mod list;
 pub mod machine;

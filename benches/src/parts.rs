@@ -1,6 +1,7 @@
 //! One table each: what README shows, and what can be asked for alone.
 
 mod cold_check;
+mod felt;
 mod growth;
 mod memory;
 mod warm;
@@ -21,7 +22,7 @@ pub struct Part {
 }
 
 /// All of them, in the order in which they are shown.
-pub const PARTS: [Part; 4] = [
+pub const PARTS: [Part; 6] = [
     Part {
         word: "warm",
         title: "Everything in the page cache",
@@ -36,6 +37,16 @@ pub const PARTS: [Part; 4] = [
         word: "memory",
         title: "Memory, and what is left behind",
         measure: memory::measure,
+    },
+    Part {
+        word: "felt",
+        title: "What others feel of a scan, everything in the page cache",
+        measure: felt::warm,
+    },
+    Part {
+        word: "felt-cold",
+        title: "What others feel of a scan, nothing cached",
+        measure: felt::cold,
     },
     Part {
         word: "growth",
