@@ -88,8 +88,8 @@ pub(super) const HEAD_START: Duration = Duration::from_millis(20);
 /// Where others work, as one who is hardly there. A slice of [`MIN_WORK`] each [`PERIOD`] meets less than one in a hundred
 /// of what takes a millisecond or less, so that its 99th percentile is what it was.
 const LEAST_SHARE: f64 = 0.005;
-/// The same for what is awaited: it is rare, or soon done.
-const AWAITED_SHARE: f64 = 0.2;
+/// What is awaited is rare, or soon done.
+const AWAITED_SHARE: f64 = MOST_SHARE;
 /// Until it is known which of both it is.
 const FIRST_SHARE: f64 = 0.1;
 /// Where nobody does. The other half shows whether somebody comes.
