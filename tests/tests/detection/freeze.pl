@@ -11,6 +11,8 @@ my $SETTABLE = 0x10 | 0x20 | 0x40 | 0x80 | 0x8 | 0x4;
 my ($LISTXATTR, $GETXATTR, $SETXATTR) = (195, 192, 189);
 my ($what, $top) = @ARGV;
 my %thawed;
+# A system call takes no constant.
+my $new = ".thawing";
 
 sub flags { my $word = "\0" x 8; ioctl($_[0], $GET, $word) ? unpack("L", $word) : 0 }
 
@@ -33,23 +35,23 @@ sub thaw {
         link $other, $name or die "link $other to $name: $!";
         return;
     }
-    sysopen(my $to, ".thawing", O_WRONLY | O_CREAT | O_EXCL, 0600) or die "make .thawing: $!";
+    sysopen(my $to, $new, O_WRONLY | O_CREAT | O_EXCL, 0600) or die "make $new: $!";
     while (sysread($from, my $bytes, 1 << 20)) { syswrite($to, $bytes) == length $bytes or die "write: $!" }
-    chown $stat[4], $stat[5], ".thawing" or die "chown: $!";
-    chmod $stat[2] & 07777, ".thawing" or die "chmod: $!";
+    chown $stat[4], $stat[5], $new or die "chown: $!";
+    chmod $stat[2] & 07777, $new or die "chmod: $!";
     my $names = "\0" x 65536;
     my $length = syscall($LISTXATTR, $name, $names, length $names);
     for my $attribute ($length > 0 ? split(/\0/, substr($names, 0, $length)) : ()) {
         my $value = "\0" x 65536;
         my $bytes = syscall($GETXATTR, $name, $attribute, $value, length $value);
         $bytes >= 0 or die "read $attribute of $name: $!";
-        syscall($SETXATTR, ".thawing", $attribute, $value, $bytes, 0) == 0 or die "set $attribute: $!";
+        syscall($SETXATTR, $new, $attribute, $value, $bytes, 0) == 0 or die "set $attribute: $!";
     }
-    utime $stat[8], $stat[9], ".thawing" or die "utime: $!";
+    utime $stat[8], $stat[9], $new or die "utime: $!";
     my $word = pack("Q", flags($to) & ~$SETTABLE | $flags & $SETTABLE);
     ioctl($to, $SET, $word) or die "set flags: $!";
     close $to or die "close: $!";
-    rename ".thawing", $name or die "put back $name: $!";
+    rename $new, $name or die "put back $name: $!";
     if ($stat[3] > 1) {
         require Cwd;
         $thawed{$stat[1]} = Cwd::getcwd() . "/$name";

@@ -128,6 +128,11 @@ impl Ground {
         told
     }
 
+    /// Whether every file of every tree has fs-verity.
+    pub(crate) fn has_verity(&self) -> bool {
+        self.has_verity
+    }
+
     /// Gives all files fs-verity, or makes all of them ordinary again; only where that is asked for.
     fn freeze(&self, what: &str) -> Result<()> {
         if !self.has_verity {
