@@ -23,7 +23,7 @@ pub use rules::{ChosenRules, RulesChoice};
 pub use share::Share;
 pub use traces::Trace;
 pub(crate) use write::read_key;
-pub use write::{Baked, bake};
+pub use write::{Baked, Told, bake};
 
 /// Why an image cannot be baked. Nothing is written then.
 #[derive(Debug, thiserror::Error)]

@@ -21,11 +21,12 @@ use crate::interrupt;
 use crate::keygen;
 use crate::learn::{self, LearnArguments};
 use crate::log::Chain;
+use crate::scan::Progress;
 use crate::sign::{self, SignArguments};
 use crate::{run as daemon, state_files, status};
 
 use exit::Exit;
-use progress::Bar;
+use progress::{Audience, Bar};
 
 /// Every instance stays the image it was baked from, or it is replaced.
 ///
@@ -178,12 +179,12 @@ fn run_keygen(output: &Path) -> Result<ExitCode, Exit> {
 fn run_bake(arguments: &BakeArguments) -> Result<ExitCode, Exit> {
     let interrupt =
         interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
-    let bar = Bar::new("baking", None);
+    let bar = Bar::new("baking", audience(arguments.json));
     let baked = bake::bake(
         arguments,
         &interrupt,
         &|others| write_only_at(&[others, &[Place::Below(&arguments.output)]].concat()),
-        &|progress| bar.show(progress),
+        &|progress, all| bar.show(progress, all),
     );
     bar.finish();
     print_baked(&baked?, arguments.json)?;
@@ -300,9 +301,18 @@ fn run_check(arguments: &CheckArguments) -> Result<ExitCode, Exit> {
     }
     write_only_at(&[Place::Below(&arguments.state)]);
     let baseline = check::open(arguments)?;
-    let bar = Bar::new("checking", Some(baseline.manifest.header().entry_count));
+    let header = baseline.manifest.header();
+    let all = Progress {
+        entries: header.entry_count,
+        bytes: if arguments.quick {
+            0
+        } else {
+            header.content_bytes
+        },
+    };
+    let bar = Bar::new("checking", audience(arguments.json));
     let checked = check::check(arguments, baseline, &interrupt, &|progress| {
-        bar.show(progress);
+        bar.show(progress, Some(all));
     });
     bar.finish();
     let (checked, mut out) = (checked?, standard_output());
@@ -324,8 +334,8 @@ fn enroll(flags: EnrollFlags) -> ExitCode {
 fn run_learn(arguments: &LearnArguments) -> Result<ExitCode, Exit> {
     let interrupt =
         interrupt::flag().map_err(|error| Exit::from_io("listen for signals", &error))?;
-    let bar = Bar::new("checking", None);
-    let observed = learn::observe(arguments, &interrupt, &|progress| bar.show(progress));
+    let bar = Bar::new("checking", Audience::People);
+    let observed = learn::observe(arguments, &interrupt, &|progress| bar.show(progress, None));
     bar.finish();
     let observed = observed?;
     let proposal = learn::propose(&observed)?;
@@ -370,6 +380,14 @@ fn run_enroll(flags: EnrollFlags, config: Config) -> Result<ExitCode, Exit> {
         drift::escape(enrolled.fleet.as_bytes())
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn audience(json: bool) -> Audience {
+    if json {
+        Audience::Machines
+    } else {
+        Audience::People
+    }
 }
 
 fn standard_output() -> BufWriter<io::Stdout> {

@@ -43,6 +43,9 @@ pub struct Baked {
     pub written: Vec<PathBuf>,
 }
 
+/// Told now and then how far a bake is, and of how much, if that is known; what of it is 0 is not.
+pub type Told<'a> = dyn Fn(Progress, Option<Progress>) + Sync + 'a;
+
 /// Bakes; nothing is written unless everything was read.
 ///
 /// `opened` is called once the source is open and nothing of it was read, with the places that the source itself writes:
@@ -55,14 +58,15 @@ pub fn bake(
     arguments: &BakeArguments,
     interrupt: &AtomicBool,
     opened: &dyn Fn(&[Place<'_>]),
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &Told<'_>,
 ) -> Result<Baked, BakeError> {
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
+    let archive = archive_length(arguments);
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
-        progress,
+        progress: &|so_far| progress(so_far, archive),
     };
     let source = Source::open(arguments, reading, opened)?;
     let traces = traces_in(source.image(), arguments)?;
@@ -85,6 +89,14 @@ pub fn bake(
         Ok::<_, BakeError>((share?, owners?))
     })?;
     let home = Home::make(arguments)?;
+    let all = (share.entries.all > 0).then(|| Progress {
+        entries: share.entries.all - share.entries.volatile,
+        bytes: share.bytes.all - share.bytes.volatile,
+    });
+    let reading = Reading {
+        progress: &|so_far| progress(so_far, all),
+        ..reading
+    };
     let gathered = source.gather(&rules.built.rules, reading)?;
     let mut writer = Writer::new(rules.built.rules.clone());
     gathered.write(&mut |drafted| {
@@ -104,6 +116,17 @@ pub fn bake(
         traces,
         written,
     })
+}
+
+/// How much there is to read of a tar that is a file.
+fn archive_length(arguments: &BakeArguments) -> Option<Progress> {
+    let length = |tar: &PathBuf| {
+        std::fs::metadata(tar)
+            .ok()
+            .filter(std::fs::Metadata::is_file)
+    };
+    let bytes = arguments.tar.as_ref().and_then(length)?.len();
+    Some(Progress { entries: 0, bytes })
 }
 
 /// What an instance left; refuses what must not be there.

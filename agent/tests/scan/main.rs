@@ -67,7 +67,7 @@ fn baked(home: &Path, root: &Path, rules: &str) -> Baseline {
         "--rules".as_ref(),
         rules.as_os_str(),
     ]);
-    bake::bake(&flags.bake, &AtomicBool::new(false), &|_| {}, &|_| {}).unwrap();
+    bake::bake(&flags.bake, &AtomicBool::new(false), &|_| {}, &|_, _| {}).unwrap();
     let baseline = Baseline::open(&BaselinePaths {
         manifest: output.join("image.manifest"),
         signature: output.join("image.manifest.sig"),
