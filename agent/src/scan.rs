@@ -11,6 +11,7 @@
 //! The walk never follows a symbolic link, never leaves its file systems, never opens a FIFO or device, and has no
 //! cap on count or size. What could not be read is a gap, never drift.
 
+mod ahead;
 pub mod filesystems;
 mod long;
 pub mod mounts;

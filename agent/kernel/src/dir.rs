@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::flags;
-use crate::names::Names;
+use crate::names::{Names, Scratch};
 use crate::stat::{self, FileKind, Stat};
 use crate::tree::Access;
 use crate::xattrs::{self, Xattrs};
@@ -91,9 +91,9 @@ impl Dir {
     ///
     /// # Errors
     /// Those of `getdents64`; `names` is then incomplete and must not be taken for the whole.
-    pub fn names(&mut self, names: &mut Names) -> io::Result<()> {
+    pub fn names(&mut self, names: &mut Names, scratch: &mut Scratch) -> io::Result<()> {
         let again = std::mem::replace(&mut self.listed, true);
-        names.read(self.fd.as_fd(), again)
+        names.read(self.fd.as_fd(), again, scratch)
     }
 
     /// What this directory itself is.

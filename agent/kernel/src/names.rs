@@ -14,10 +14,13 @@ use crate::stat::FileKind;
 /// Holds all names of one directory: about 40 bytes a name, and no cap, as a skipped name would be an unseen file.
 #[derive(Debug, Default)]
 pub struct Names {
-    scratch: Vec<u8>,
     bytes: Vec<u8>,
     listed: Vec<Listed>,
 }
+
+/// What the kernel fills while a directory is listed: one serves a whole walk, whatever many directories it is in.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<u8>);
 
 /// One name of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +83,19 @@ impl Names {
     }
 
     /// Lists `dir` from its start, if `again` whatever was read of it before.
-    pub(crate) fn read(&mut self, dir: BorrowedFd<'_>, again: bool) -> io::Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        again: bool,
+        Scratch(scratch): &mut Scratch,
+    ) -> io::Result<()> {
         self.bytes.clear();
         self.listed.clear();
-        self.scratch.reserve(SCRATCH_BYTES);
+        scratch.reserve(SCRATCH_BYTES);
         if again {
             rustix::fs::seek(dir, SeekFrom::Start(0))?;
         }
-        let mut entries = RawDir::new(dir, self.scratch.spare_capacity_mut());
+        let mut entries = RawDir::new(dir, scratch.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes_with_nul();
@@ -147,7 +155,8 @@ mod tests {
             .and_then(|tree| tree.root())
             .expect("open");
         let mut names = Names::new();
-        dir.names(&mut names).expect("list");
+        dir.names(&mut names, &mut Scratch::default())
+            .expect("list");
         names.sort();
         let listed: Vec<&[u8]> = names.iter().map(|name| name.name.to_bytes()).collect();
         let expected: Vec<&[u8]> = hostile
@@ -174,7 +183,8 @@ mod tests {
             .expect("open");
         let mut names = Names::new();
         for _ in 0..2 {
-            dir.names(&mut names).expect("list");
+            dir.names(&mut names, &mut Scratch::default())
+                .expect("list");
             let unique: BTreeSet<&CStr> = names.iter().map(|name| name.name).collect();
             assert_eq!((names.len(), unique.len()), (5000, 5000));
         }
@@ -188,10 +198,13 @@ mod tests {
             .and_then(|tree| tree.root())
             .expect("open");
         let mut names = Names::new();
-        dir.names(&mut names).expect("list");
+        dir.names(&mut names, &mut Scratch::default())
+            .expect("list");
         assert_eq!(names.len(), 1);
         let mut empty = dir.open_dir(c"empty").expect("open");
-        empty.names(&mut names).expect("list");
+        empty
+            .names(&mut names, &mut Scratch::default())
+            .expect("list");
         assert!(names.is_empty());
     }
 }

@@ -16,8 +16,21 @@ const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 pub struct Passing {
     way: Way,
     device: Option<(u32, u32)>,
+    /// On this device a read that does not wait is not to be had.
+    waits: bool,
     /// What was read of the file and was not there before.
     brought: Option<Range<u64>>,
+}
+
+/// What a glance at a file gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glance {
+    /// So many bytes, which were in the page cache.
+    Read(usize),
+    /// They were not there, and now the kernel reads them while others are looked at: see [`Passing::has_come`].
+    Coming,
+    /// Neither can be told.
+    Unknown,
 }
 
 /// How pages are not left behind. Each is for where the one before is not to be had.
@@ -38,8 +51,44 @@ impl Passing {
     pub fn begin(&mut self, device: (u32, u32)) {
         if self.device.replace(device) != Some(device) {
             self.way = Way::default();
+            self.waits = false;
         }
         self.brought = None;
+    }
+
+    /// Reads at an offset as far as that needs no waiting. Where it would, the kernel begins to read what is asked for,
+    /// and nobody waits: a disk is fast only for who asks for many things at a time. After [`Passing::begin`].
+    pub fn glance(&mut self, file: &impl AsFd, buffer: &mut [u8], offset: u64) -> Glance {
+        if self.waits {
+            return Glance::Unknown;
+        }
+        let flags = match self.way {
+            // What it begins to read goes as what is read so.
+            Way::Uncached => DONTCACHE | ReadWriteFlags::NOWAIT,
+            Way::Dropped => ReadWriteFlags::NOWAIT,
+            Way::Left => return Glance::Unknown,
+        };
+        match read(file, buffer, offset, flags) {
+            // Linux 5.9 and 5.10 say 0 where they would have to wait.
+            Err(Errno::AGAIN) | Ok(0) => Glance::Coming,
+            Ok(count) => Glance::Read(count),
+            Err(error) if is_unknown(error) && self.way == Way::Uncached => {
+                self.way = Way::Dropped;
+                self.glance(file, buffer, offset)
+            }
+            Err(error) => {
+                self.waits = is_unknown(error);
+                Glance::Unknown
+            }
+        }
+    }
+
+    /// From this offset on the file that was begun came because it was glanced at: what does not go by itself goes at
+    /// the end.
+    pub fn has_come(&mut self, offset: u64) {
+        if self.way == Way::Dropped {
+            self.brought = Some(offset..offset);
+        }
     }
 
     /// Reads at an offset, as `pread` does: fewer bytes than there is room for are not the end of the file, none are.
@@ -82,6 +131,13 @@ impl Passing {
             let _ = rustix::fs::fadvise(file, brought.start, Some(length), Advice::DontNeed);
         }
     }
+}
+
+/// Has the kernel read of an open file what is asked for and no more. Reading ahead it would make larger and larger folios,
+/// and one that several reads share is dropped after the first and read from the disk again for the next.
+pub fn as_asked(file: &impl AsFd) {
+    // A hint: without it a file is read all the same.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
 }
 
 /// Whether an error says that the kernel, the file system or a filter of system calls does not know what was asked.
@@ -159,7 +215,7 @@ mod tests {
             let passing = &mut Passing {
                 way,
                 device: Some((0, 0)),
-                brought: None,
+                ..Passing::default()
             };
             drop_all(&file);
             pass(passing, &file);
@@ -181,7 +237,7 @@ mod tests {
         let passing = &mut Passing {
             way: Way::Left,
             device: Some((0, 0)),
-            brought: None,
+            ..Passing::default()
         };
         if sys::cached_pages(file.as_fd()).is_err() {
             return println!("skipped: pages cannot be counted before Linux 6.5");
@@ -190,5 +246,52 @@ mod tests {
         drop_all(&file);
         pass(passing, &file);
         assert_eq!(cached(&file), all);
+    }
+
+    #[test]
+    fn what_comes_because_it_was_glanced_at_goes_again_and_what_was_there_is_read_at_once() {
+        let place = lab::place();
+        let file = written(&place.path().join("file"));
+        let all = sys::cached_pages(file.as_fd()).unwrap_or_default();
+        drop_all(&file);
+        if sys::cached_pages(file.as_fd()) != Ok(0) {
+            return println!("skipped: pages cannot be dropped or not be counted");
+        }
+        for way in [Way::Uncached, Way::Dropped] {
+            let passing = &mut Passing {
+                way,
+                device: Some((0, 0)),
+                ..Passing::default()
+            };
+            drop_all(&file);
+            let mut buffer = vec![0; 1 << 17];
+            passing.begin((0, 0));
+            match passing.glance(&file, &mut buffer, 0) {
+                Glance::Coming => {}
+                Glance::Unknown if passing.waits => {
+                    return println!("skipped: no reading without waiting here");
+                }
+                other => panic!("{way:?}: nothing is there, and {other:?}"),
+            }
+            passing.begin((0, 0));
+            passing.has_come(0);
+            let mut at = 0;
+            while at < LENGTH {
+                let count = passing.read_at(&file, &mut buffer, at).expect("read");
+                assert!(count > 0 && buffer[..count].iter().all(|byte| *byte == 7));
+                at += count as u64;
+            }
+            passing.end(&file);
+            assert_eq!(cached(&file), 0, "{way:?}: it was brought in, and went");
+
+            let mut whole = vec![0; LENGTH as usize];
+            rustix::io::pread(&file, &mut whole, 0).expect("read");
+            passing.begin((0, 0));
+            buffer.fill(0);
+            assert_eq!(passing.glance(&file, &mut buffer, 0), Glance::Read(1 << 17));
+            assert!(buffer.iter().all(|byte| *byte == 7));
+            passing.end(&file);
+            assert_eq!(cached(&file), all, "{way:?}: others may use it");
+        }
     }
 }

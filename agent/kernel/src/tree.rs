@@ -209,7 +209,8 @@ mod tests {
 
     fn listed(dir: &mut Dir) -> Vec<Vec<u8>> {
         let mut names = Names::new();
-        dir.names(&mut names).expect("list");
+        dir.names(&mut names, &mut crate::Scratch::default())
+            .expect("list");
         names.sort();
         names
             .iter()

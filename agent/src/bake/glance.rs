@@ -6,7 +6,7 @@
 use std::io::{self, Read as _};
 
 use drift::TreePath;
-use driftmark_kernel::{Names, Stat};
+use driftmark_kernel::{Names, Scratch, Stat};
 
 use crate::scan::filesystems::Filesystems;
 
@@ -33,7 +33,8 @@ impl Glance<'_> {
     /// The names in the directory at a path, sorted.
     pub(super) fn names(self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Names::new();
-        self.0.directory(&tree_path(path)?)?.names(&mut names)?;
+        let mut directory = self.0.directory(&tree_path(path)?)?;
+        directory.names(&mut names, &mut Scratch::default())?;
         names.sort();
         let listed = names.iter().map(|listed| listed.name.to_bytes().to_vec());
         Ok(listed.collect())

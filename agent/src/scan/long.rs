@@ -10,7 +10,7 @@ use blake3::hazmat::{
 };
 use drift::compare::Met;
 use drift::{Blake3, TreePath};
-use driftmark_kernel::Stat;
+use driftmark_kernel::{Stat, page_cache};
 
 use super::read::{Content, Read, Reader, seal};
 use super::walk::HeldPlace;
@@ -21,6 +21,8 @@ pub(super) const LONG_BYTES: u64 = 8 * SEGMENT_BYTES;
 pub(super) const MAX_LONG_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// A power of two, so that a segment is a whole branch; as much as is read at once.
 pub(super) const SEGMENT_BYTES: u64 = 1024 * 1024;
+/// So far ahead of the reading a file is asked for that is on the disk alone.
+const AHEAD_BYTES: u64 = 4 * SEGMENT_BYTES;
 
 /// What came of helping with a long file.
 #[allow(clippy::large_enum_variant, reason = "taken apart at once")]
@@ -47,6 +49,8 @@ pub(super) struct Long {
     /// Segments that are not hashed yet.
     left: AtomicU64,
     failed: AtomicBool,
+    /// As far as is known, it is on the disk alone.
+    is_cold: AtomicBool,
     values: Mutex<Vec<ChainingValue>>,
 }
 
@@ -60,6 +64,7 @@ impl Long {
         read_at: i64,
     ) -> Self {
         let segments = before.size.div_ceil(SEGMENT_BYTES);
+        page_cache::as_asked(&file);
         Long {
             path,
             place,
@@ -70,6 +75,7 @@ impl Long {
             next: AtomicU64::new(0),
             left: AtomicU64::new(segments),
             failed: AtomicBool::new(false),
+            is_cold: AtomicBool::new(true),
             values: Mutex::new(vec![[0; 32]; segments as usize]),
         }
     }
@@ -121,11 +127,27 @@ impl Long {
         let end = (start + SEGMENT_BYTES).min(self.before.size);
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(start);
-        let count = reader.pass(&self.file, &self.before, start..end, &mut |bytes| {
+        let asked = self.ask_ahead(start, reader);
+        let part = start..end;
+        let count = reader.pass_part(&self.file, &self.before, part, asked, &mut |bytes| {
             hasher.update(bytes);
         })?;
         let whole = count == Some(end - start);
         Ok(whole.then(|| hasher.finalize_non_root()))
+    }
+
+    /// Has what comes next read from the disk, until some of it turns out to be in the page cache. Whether it did so.
+    fn ask_ahead(&self, start: u64, reader: &mut Reader<'_>) -> bool {
+        if !self.is_cold.load(Ordering::Relaxed) {
+            return false;
+        }
+        let from = if start == 0 { 0 } else { start + AHEAD_BYTES };
+        let to = start + AHEAD_BYTES + SEGMENT_BYTES;
+        let asked = reader.ask_for(&self.file, &self.before, from..to);
+        if !asked {
+            self.is_cold.store(false, Ordering::Relaxed);
+        }
+        asked
     }
 
     fn whole(&self) -> Hashed {

@@ -13,7 +13,7 @@ use drift::report::HeldPrefix;
 use drift::rules::Shape;
 use drift::{Blake3, Sha256, TreePath};
 use driftmark_kernel::direct::{self, Buffer};
-use driftmark_kernel::page_cache::Passing;
+use driftmark_kernel::page_cache::{self, Glance, Passing};
 use driftmark_kernel::{Stat, flags, verity, xattrs};
 use sha2::Digest as _;
 
@@ -45,6 +45,8 @@ pub(crate) struct Wants {
     pub(crate) only_if: Option<HugeOnlyIf>,
     /// Nothing yet, of a file of [`LONG_BYTES`] and more: that is for later.
     pub(crate) leave_long: bool,
+    /// Nothing yet, of a shorter file that is on the disk alone: it is asked for, and read when it has come.
+    pub(crate) leave_cold: bool,
 }
 
 /// A content that is known by what fs-verity measures of it.
@@ -93,6 +95,8 @@ pub(crate) enum Read {
     Enough(Stat),
     /// It is long, and open.
     Long { file: File, stat: Stat },
+    /// It is open, and on its way from the disk: [`Reader::read_coming`].
+    Coming { file: File, stat: Stat },
     /// It went before it could be opened.
     Gone,
     /// It could not be verified.
@@ -117,6 +121,10 @@ pub(crate) struct Reader<'a> {
     from: From,
     /// Files that were to be read from the disk and could only be read through the page cache.
     pub(super) cached: u64,
+    /// So many bytes of the file that is read next are in the buffer already.
+    glanced: usize,
+    /// What is read next was asked for before.
+    was_asked_for: bool,
     interrupt: &'a AtomicBool,
     names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     at_work: &'a (dyn Fn(u64) + Sync),
@@ -148,6 +156,7 @@ enum Attempt {
     Sealed(Sealed),
     Enough(Stat),
     Long(File, Stat),
+    Coming(File, Stat),
     Interrupted,
     Changed,
 }
@@ -176,6 +185,8 @@ impl<'a> Reader<'a> {
             passing: Passing::default(),
             from: From::Cache,
             cached: 0,
+            glanced: 0,
+            was_asked_for: false,
             interrupt,
             names_of_image,
             at_work,
@@ -194,12 +205,43 @@ impl<'a> Reader<'a> {
         self.from = from;
     }
 
-    /// Tells the bytes of a part of a file, buffer by buffer, to whoever hashes them. Gives how many there were, which are
-    /// fewer where the file ends before; none if the scan is to end.
+    /// Has a part of a file read ahead of the reading. Whether that was of use: it was not there already.
+    pub(super) fn ask_for(&mut self, file: &File, stat: &Stat, part: Range<u64>) -> bool {
+        if self.from == From::Disk {
+            return false;
+        }
+        self.passing.begin(stat.dev);
+        let mut at = part.start;
+        while at < part.end.min(stat.size) {
+            let buffer = room(&mut self.buffer, part.end - at);
+            let step = buffer.len() as u64;
+            if self.passing.glance(file, buffer, at) != Glance::Coming {
+                return false;
+            }
+            at += step;
+        }
+        true
+    }
+
+    /// As [`Reader::pass`], of any part of a file, which may be there because it was asked for.
     ///
     /// # Errors
     /// What reading gives.
-    pub(super) fn pass(
+    pub(super) fn pass_part(
+        &mut self,
+        file: &File,
+        stat: &Stat,
+        part: Range<u64>,
+        was_asked_for: bool,
+        hash: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Option<u64>> {
+        self.was_asked_for = was_asked_for;
+        self.pass(file, stat, part, hash)
+    }
+
+    /// Tells the bytes of a part of the file that was begun, buffer by buffer, to whoever hashes them. Gives how many there
+    /// were, which are fewer where the file ends before; none if the scan is to end.
+    fn pass(
         &mut self,
         file: &File,
         stat: &Stat,
@@ -208,18 +250,21 @@ impl<'a> Reader<'a> {
     ) -> io::Result<Option<u64>> {
         let is_direct = self.from == From::Disk && direct::is_on(file)?;
         self.passing.begin(stat.dev);
+        if std::mem::take(&mut self.was_asked_for) {
+            self.passing.has_come(part.start);
+        }
         let mut at = part.start;
         while at < part.end {
             if self.interrupt.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let room = usize::try_from(part.end - at).unwrap_or(usize::MAX);
-            let room = room.min(self.buffer.len());
+            let room = room(&mut self.buffer, part.end - at).len();
             let buffer = &mut self.buffer[..];
             // Around the cache whole buffers are read alone.
-            let outcome = match is_direct {
-                true => file.read_at(buffer, at).map(|count| count.min(room)),
-                false => self.passing.read_at(file, &mut buffer[..room], at),
+            let outcome = match (std::mem::take(&mut self.glanced), is_direct) {
+                (0, true) => file.read_at(buffer, at).map(|count| count.min(room)),
+                (0, false) => self.passing.read_at(file, &mut buffer[..room], at),
+                (glanced, _) => Ok(glanced),
             };
             let count = match outcome {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -252,6 +297,7 @@ impl<'a> Reader<'a> {
                 }
                 Ok(Attempt::Enough(stat)) => return Read::Enough(stat),
                 Ok(Attempt::Long(file, stat)) => return Read::Long { file, stat },
+                Ok(Attempt::Coming(file, stat)) => return Read::Coming { file, stat },
                 Ok(Attempt::Interrupted) => return Read::Interrupted,
                 Ok(Attempt::Changed) => {}
                 Err(error) if is_gone(&error) => return Read::Gone,
@@ -268,6 +314,7 @@ impl<'a> Reader<'a> {
         digests: Digests,
         wants: &Wants,
     ) -> io::Result<Attempt> {
+        (self.glanced, self.was_asked_for) = (0, false);
         let (file, before) = place.open()?;
         if wants.are_met_by(before.size) {
             return Ok(Attempt::Enough(before));
@@ -288,27 +335,80 @@ impl<'a> Reader<'a> {
             self.turn_to_disk(&file)?;
             return Ok(Attempt::Long(file, before));
         }
-        let is_direct = self.turn_to_disk(&file)?;
-        let content = match self.content(&file, &before, digests, wants) {
+        self.passing.begin(before.dev);
+        if wants.leave_cold && (1..LONG_BYTES).contains(&before.size) && self.comes(&file, &before)
+        {
+            return Ok(Attempt::Coming(file, before));
+        }
+        self.seal(&file, &before, place.holding, digests, wants)
+    }
+
+    /// Whether a file is on the disk and comes now. Else its beginning is in the buffer, if it could be had at once.
+    fn comes(&mut self, file: &File, stat: &Stat) -> bool {
+        let beginning = room(&mut self.buffer, whole(stat).end);
+        let asked = beginning.len() as u64;
+        if stat.size > asked {
+            page_cache::as_asked(file);
+        }
+        match self.passing.glance(file, beginning, 0) {
+            Glance::Read(count) => {
+                self.glanced = count;
+                false
+            }
+            Glance::Coming => {
+                self.ask_for(file, stat, asked..stat.size);
+                true
+            }
+            Glance::Unknown => false,
+        }
+    }
+
+    /// Reads a file that was asked for earlier. It is opened and read again if it changed meanwhile.
+    pub(super) fn read_coming(
+        &mut self,
+        path: &TreePath,
+        place: Place<'_>,
+        (file, before): (&File, &Stat),
+        wants: &Wants,
+    ) -> Read {
+        self.was_asked_for = true;
+        match self.seal(file, before, place.holding, Digests::Blake3, wants) {
+            Ok(Attempt::Sealed(sealed)) => sealed.found(path.clone(), place.holding, wants),
+            Ok(Attempt::Interrupted) => Read::Interrupted,
+            _ => self.read(path, place, Digests::Blake3, wants),
+        }
+    }
+
+    /// Reads an open file to its end, and looks whether it is still what it was.
+    fn seal(
+        &mut self,
+        file: &File,
+        before: &Stat,
+        holding: Holding,
+        digests: Digests,
+        wants: &Wants,
+    ) -> io::Result<Attempt> {
+        let is_direct = self.turn_to_disk(file)?;
+        let content = match self.content(file, before, digests, wants) {
             // It knows of such reads, and wants more of them than is told.
             Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
-                direct::turn_off(&file)?;
+                direct::turn_off(file)?;
                 self.cached += 1;
-                self.content(&file, &before, digests, wants)?
+                self.content(file, before, digests, wants)?
             }
             outcome => outcome?,
         };
         let Some(content) = content else {
             return Ok(Attempt::Interrupted);
         };
-        let Some(mut sealed) = Sealed::of(&file, &before, place.holding, content)? else {
+        let Some(mut sealed) = Sealed::of(file, before, holding, content)? else {
             return Ok(Attempt::Changed);
         };
         if digests == Digests::Both && sealed.flags.has_verity() {
-            sealed.verity = measured(&file)?;
+            sealed.verity = measured(file)?;
         }
         if let Some(shape) = wants.shape {
-            sealed.shape = Some(self.shape(&file, &sealed.stat, shape)?);
+            sealed.shape = Some(self.shape(file, &sealed.stat, shape)?);
         }
         Ok(Attempt::Sealed(sealed))
     }
@@ -336,9 +436,7 @@ impl<'a> Reader<'a> {
         let mut prefix = wants.prefix.map(Prefix::of);
         let mut held = wants.held.map(Prefix::of);
         let (at_work, mut told, mut done) = (self.at_work, 0, 0);
-        // A byte too many is enough to see that it grew: it is not followed to wherever it ends.
-        let all = 0..stat.size.saturating_add(1);
-        let length = self.pass(file, stat, all, &mut |bytes| {
+        let length = self.pass(file, stat, whole(stat), &mut |bytes| {
             hasher.update(bytes);
             if let Some(sha256) = &mut sha256 {
                 sha256.update(bytes);
@@ -381,6 +479,18 @@ impl<'a> Reader<'a> {
         };
         Ok(checked.map_err(|error| error.to_string()))
     }
+}
+
+/// A file with a byte too many, which is enough to see that it grew: it is not followed to wherever it ends.
+fn whole(stat: &Stat) -> Range<u64> {
+    0..stat.size.saturating_add(1)
+}
+
+/// As much of a buffer as is left to read.
+fn room(buffer: &mut [u8], left: u64) -> &mut [u8] {
+    let room = usize::try_from(left).unwrap_or(usize::MAX);
+    let room = room.min(buffer.len());
+    &mut buffer[..room]
 }
 
 /// What was read of a file that was hashed elsewhere; none if it changed meanwhile.

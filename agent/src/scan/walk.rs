@@ -13,7 +13,7 @@ use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
 use drift::observation::Group;
 use drift::rules::{Rule, Rules, Scope};
 use drift::{TreePath, escape};
-use driftmark_kernel::{Access, Dir, FileKind, Names, Stat, boot};
+use driftmark_kernel::{Access, Dir, FileKind, Names, Scratch, Stat, boot};
 
 use super::filesystems::{Filesystems, Holding};
 
@@ -108,6 +108,7 @@ pub(crate) struct Walk<'a> {
     end: Option<&'a TreePath>,
     /// Buffers of directories that were gone through.
     spare: Vec<Names>,
+    scratch: Scratch,
 }
 
 /// A directory that is being gone through.
@@ -156,6 +157,7 @@ impl<'a> Walk<'a> {
             start: None,
             end: None,
             spare: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -381,7 +383,7 @@ impl<'a> Walk<'a> {
         scope: Scope<'a>,
     ) -> Result<Level<'a>, Gap> {
         let mut names = self.spare.pop().unwrap_or_default();
-        if let Err(error) = dir.names(&mut names) {
+        if let Err(error) = dir.names(&mut names, &mut self.scratch) {
             return Err(unreadable(&path, &error));
         }
         names.sort();

@@ -16,6 +16,7 @@ use drift::rules::{Rule, RuleType};
 use drift::{Blake3, TreePath};
 use driftmark_kernel::{FileKind, Stat, boot};
 
+use super::ahead::{Ahead, Coming};
 use super::filesystems::{Holding, is_absent};
 use super::long::{Hashed, Long};
 use super::order::{Rank, rank};
@@ -37,6 +38,7 @@ pub(super) struct Worker<'s> {
     shared: &'s Shared<'s>,
     findings: SyncSender<Finding>,
     reader: Reader<'s>,
+    ahead: Ahead,
     count: Count,
     walking: Option<Walking<'s>>,
     /// Long files are left for the end.
@@ -71,6 +73,7 @@ impl<'s> Worker<'s> {
             shared,
             findings,
             reader,
+            ahead: Ahead::of(shared.threads),
             count: Count::default(),
             walking: Some(Walking(shared)),
             leaves_long: shared.threads > 1,
@@ -112,6 +115,9 @@ impl<'s> Worker<'s> {
             .between(part.start.as_ref(), part.end.as_ref());
         if let Err(error) = walk.run(&mut |visit| self.visit(part, &mut merge, marks, visit))? {
             self.gap(part, &mut merge, unreadable(&TreePath::root(), &error))?;
+        }
+        while let Some(coming) = self.ahead.pop() {
+            self.has_come(coming, marks)?;
         }
         let finished = merge.finish(&mut |entry| self.missing(&entry));
         Ok(finished.map_err(CompareError::from)?)
@@ -231,6 +237,7 @@ impl<'s> Worker<'s> {
         }
         let mut wants = self.wants(&path, rule, met.as_ref());
         wants.leave_long = wants.is_plain() && self.leaves_long;
+        wants.leave_cold = self.shared.pass != Pass::Disk;
         let read_at = boot::realtime_ns();
         let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
             Read::Long { file, stat } if self.shared.takes_long() => {
@@ -241,7 +248,26 @@ impl<'s> Worker<'s> {
             }
             Read::Long { .. } => {
                 wants.leave_long = false;
+                wants.leave_cold = false;
                 self.reader.read(&path, place, Digests::Blake3, &wants)
+            }
+            Read::Coming { file, stat } => {
+                wants.leave_cold = false;
+                self.ahead.push(Coming {
+                    path,
+                    place: place.hold(),
+                    met,
+                    file,
+                    stat,
+                    wants,
+                    read_at,
+                });
+                while self.ahead.is_full()
+                    && let Some(coming) = self.ahead.pop()
+                {
+                    self.has_come(coming, marks)?;
+                }
+                return Ok(());
             }
             read => read,
         };
@@ -262,7 +288,10 @@ impl<'s> Worker<'s> {
         let Read::Found { found, stat, .. } = &on_disk else {
             return on_disk;
         };
-        let is_expected = met.is_some_and(|met| met.entry.node == found.entry.node);
+        let is_expected = met.is_some_and(|met| match &met.entry.node {
+            Node::File { size, content, .. } => found.content() == Some((*size, *content)),
+            node => *node == found.entry.node,
+        });
         if self.shared.pass != Pass::Disk || is_expected {
             return on_disk;
         }
@@ -286,6 +315,25 @@ impl<'s> Worker<'s> {
             });
         }
         seen
+    }
+
+    /// Reads and judges a file that was asked for a while ago.
+    fn has_come(&mut self, coming: Coming, marks: &mut Marks<'_>) -> Result<(), ScanError> {
+        self.shared.go_on()?;
+        let Coming {
+            path,
+            place,
+            met,
+            file,
+            stat,
+            wants,
+            read_at,
+        } = coming;
+        let place = place.place();
+        let read = self
+            .reader
+            .read_coming(&path, place, (&file, &stat), &wants);
+        self.judge_read(path, place, met, read, read_at, Some(marks))
     }
 
     /// Whether a path is known to be as the manifest says, because nothing about it has moved since that was seen.
@@ -366,7 +414,9 @@ impl<'s> Worker<'s> {
                 self.tell(Finding::Gap(gap));
             }
             Read::Interrupted => return Err(ScanError::Interrupted),
-            Read::Long { .. } => unreachable!("only a file that may wait is left unread"),
+            Read::Long { .. } | Read::Coming { .. } => {
+                unreachable!("only a file that may wait is left unread")
+            }
         }
         Ok(())
     }

@@ -27,6 +27,36 @@ const FILES: usize = 1200;
 const FILE_BYTES: usize = 64 * 1024;
 const SOON: Duration = Duration::from_secs(60);
 
+/// Where the content of files is when a scan begins: one that is on the disk alone is read another way.
+#[derive(Debug, Clone, Copy)]
+enum Cache {
+    Warm,
+    Cold,
+}
+
+impl Cache {
+    fn of(self, directory: &Path) {
+        if matches!(self, Cache::Cold) {
+            // Only what was written can be dropped.
+            rustix::fs::sync();
+        }
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                self.of(&entry.path());
+            } else if kind.is_file() {
+                match self {
+                    Cache::Warm => drop(std::fs::read(entry.path()).unwrap()),
+                    Cache::Cold => {
+                        let file = std::fs::File::open(entry.path()).unwrap();
+                        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[derive(Parser)]
 struct Flags {
     #[command(flatten)]
@@ -178,9 +208,12 @@ fn a_grown_tree_that_was_changed_at_random_drifts_as_a_naive_scan_says_with_any_
         let naive = naive::compare(&root, &expected);
         assert!(naive.len() > 20, "seed {seed}: {} drifts", naive.len());
         for threads in [1, 2, 7] {
-            let fresh = &mut Verified::default();
-            let (full, _) = found(&baseline, &root, (Pass::Full, threads), fresh);
-            assert_eq!(full, naive, "seed {seed}, {threads} threads");
+            for cache in [Cache::Warm, Cache::Cold] {
+                let fresh = &mut Verified::default();
+                cache.of(&root);
+                let (full, _) = found(&baseline, &root, (Pass::Full, threads), fresh);
+                assert_eq!(full, naive, "seed {seed}, {threads} threads, {cache:?}");
+            }
             let remembered = &mut read(&written(&verified), &baseline).unwrap();
             let (quick, _) = found(&baseline, &root, (Pass::Quick, threads), remembered);
             assert_eq!(quick, naive, "seed {seed}, {threads} threads, quick");

@@ -102,7 +102,7 @@ impl<'a> Hand<'a> {
             }
             Read::Gap(gap) => self.pool.gap(gap),
             Read::Interrupted => return Err(BakeError::Interrupted),
-            Read::Gone | Read::Enough(_) => {}
+            Read::Gone | Read::Enough(_) | Read::Coming { .. } => {}
         }
         Ok(())
     }
