@@ -13,6 +13,7 @@
 
 mod ahead;
 pub mod filesystems;
+mod inodes;
 mod long;
 pub mod mounts;
 mod order;
@@ -36,6 +37,7 @@ use drift::coverage::Coverage;
 use crate::baseline::Baseline;
 use crate::pace::Pacer;
 
+pub(crate) use inodes::Inodes;
 pub use pipeline::scan;
 pub(crate) use read::{Digests, Read, Reader, Wants};
 pub use verified::Verified;

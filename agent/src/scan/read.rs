@@ -18,6 +18,7 @@ use driftmark_kernel::{Stat, flags, verity, xattrs};
 use sha2::Digest as _;
 
 use super::filesystems::Holding;
+use super::inodes::Inodes;
 use super::long::{LONG_BYTES, MAX_LONG_BYTES};
 use super::walk::{Place, entry, gap, group, is_gone, unreadable};
 
@@ -129,6 +130,7 @@ pub(crate) struct Reader<'a> {
     names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     at_work: &'a (dyn Fn(u64) + Sync),
     rest: &'a (dyn Fn(u64) + Sync),
+    inodes: &'a Inodes,
 }
 
 /// Where content is read from.
@@ -174,11 +176,12 @@ struct Sealed {
 
 impl<'a> Reader<'a> {
     /// `names_of_image` says whether the image has a file at a path; `at_work` is told now and then how many more bytes
-    /// of a long file were read.
+    /// of a long file were read; `inodes` are those that any thread has read.
     pub(crate) fn new(
         interrupt: &'a AtomicBool,
         names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
         at_work: &'a (dyn Fn(u64) + Sync),
+        inodes: &'a Inodes,
     ) -> Self {
         Reader {
             buffer: Buffer::new(BUFFER_BYTES),
@@ -191,6 +194,7 @@ impl<'a> Reader<'a> {
             names_of_image,
             at_work,
             rest: &|_| {},
+            inodes,
         }
     }
 
@@ -336,8 +340,8 @@ impl<'a> Reader<'a> {
             return Ok(Attempt::Long(file, before));
         }
         self.passing.begin(before.dev);
-        if wants.leave_cold && (1..LONG_BYTES).contains(&before.size) && self.comes(&file, &before)
-        {
+        let may_come = wants.leave_cold && (1..LONG_BYTES).contains(&before.size);
+        if may_come && self.known(&before, wants).is_none() && self.comes(&file, &before) {
             return Ok(Attempt::Coming(file, before));
         }
         self.seal(&file, &before, place.holding, digests, wants)
@@ -388,22 +392,20 @@ impl<'a> Reader<'a> {
         digests: Digests,
         wants: &Wants,
     ) -> io::Result<Attempt> {
-        let is_direct = self.turn_to_disk(file)?;
-        let content = match self.content(file, before, digests, wants) {
-            // It knows of such reads, and wants more of them than is told.
-            Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
-                direct::turn_off(file)?;
-                self.cached += 1;
-                self.content(file, before, digests, wants)?
-            }
-            outcome => outcome?,
-        };
-        let Some(content) = content else {
-            return Ok(Attempt::Interrupted);
+        let content = match self.known(before, wants) {
+            Some(content) => content,
+            None => match self.content_from_there(file, before, digests, wants)? {
+                Some(content) => content,
+                None => return Ok(Attempt::Interrupted),
+            },
         };
         let Some(mut sealed) = Sealed::of(file, before, holding, content)? else {
             return Ok(Attempt::Changed);
         };
+        if self.from == From::Cache {
+            let digests = (sealed.content.blake3, sealed.content.sha256);
+            self.inodes.keep(&sealed.stat, digests);
+        }
         if digests == Digests::Both && sealed.flags.has_verity() {
             sealed.verity = measured(file)?;
         }
@@ -421,6 +423,37 @@ impl<'a> Reader<'a> {
         let is_on = direct::turn_on(file, BUFFER_BYTES as u64)?;
         self.cached += u64::from(!is_on);
         Ok(is_on)
+    }
+
+    /// Hashes a file, from the disk if that is where it is to be read; none if the scan is to end.
+    fn content_from_there(
+        &mut self,
+        file: &File,
+        before: &Stat,
+        digests: Digests,
+        wants: &Wants,
+    ) -> io::Result<Option<Content>> {
+        let is_direct = self.turn_to_disk(file)?;
+        match self.content(file, before, digests, wants) {
+            // It knows of such reads, and wants more of them than is told.
+            Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+                direct::turn_off(file)?;
+                self.cached += 1;
+                self.content(file, before, digests, wants)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What was read of the file under another name, if its digests are all that is wanted. The disk is always read: what
+    /// it holds may be another than what processes see.
+    fn known(&self, stat: &Stat, wants: &Wants) -> Option<Content> {
+        let is_enough = wants.is_plain() && self.from == From::Cache;
+        let (blake3, sha256) = self.inodes.digests(stat).filter(|_| is_enough)?;
+        Some(Content {
+            sha256,
+            ..Content::of(stat.size, blake3)
+        })
     }
 
     /// Hashes from the start to the end; none if the scan is to end.

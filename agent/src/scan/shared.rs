@@ -13,6 +13,7 @@ use drift::observation::Found;
 use driftmark_kernel::Stat;
 
 use super::filesystems::Filesystems;
+use super::inodes::Inodes;
 use super::long::Long;
 use super::tally::Count;
 use super::verified::Marks;
@@ -41,6 +42,8 @@ pub(super) struct Shared<'a> {
     pub(super) pace: Option<&'a Pacer>,
     /// A thread has ended the scan.
     pub(super) over: AtomicBool,
+    /// What was read of files with several names.
+    pub(super) inodes: Inodes,
     state: State,
 }
 
@@ -119,6 +122,7 @@ impl<'a> Shared<'a> {
             progress: request.progress,
             pace: request.pace,
             over: AtomicBool::new(false),
+            inodes: Inodes::default(),
             state: State::default(),
         }
     }

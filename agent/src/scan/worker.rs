@@ -64,7 +64,8 @@ impl<'s> Worker<'s> {
         rest: &'s (dyn Fn(u64) + Sync),
         findings: SyncSender<Finding>,
     ) -> Self {
-        let reader = Reader::new(shared.interrupt, shared.names_of_image, at_work);
+        let (names, inodes) = (shared.names_of_image, &shared.inodes);
+        let reader = Reader::new(shared.interrupt, names, at_work, inodes);
         let mut reader = reader.resting(rest);
         if shared.pass == Pass::Disk {
             reader.read_from(From::Disk);

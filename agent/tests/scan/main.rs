@@ -35,20 +35,22 @@ enum Cache {
 }
 
 impl Cache {
-    fn of(self, directory: &Path) {
-        if matches!(self, Cache::Cold) {
-            // Only what was written can be dropped.
-            rustix::fs::sync();
-        }
+    fn of(self, root: &Path) {
+        // Only what was written can be dropped.
+        rustix::fs::sync();
+        self.below(root);
+    }
+
+    fn below(self, directory: &Path) {
         for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
             let kind = entry.file_type().unwrap();
             if kind.is_dir() {
-                self.of(&entry.path());
+                self.below(&entry.path());
             } else if kind.is_file() {
+                let mut file = std::fs::File::open(entry.path()).unwrap();
                 match self {
-                    Cache::Warm => drop(std::fs::read(entry.path()).unwrap()),
+                    Cache::Warm => drop(std::io::copy(&mut file, &mut std::io::sink()).unwrap()),
                     Cache::Cold => {
-                        let file = std::fs::File::open(entry.path()).unwrap();
                         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
                     }
                 }
@@ -208,7 +210,9 @@ fn a_grown_tree_that_was_changed_at_random_drifts_as_a_naive_scan_says_with_any_
         let naive = naive::compare(&root, &expected);
         assert!(naive.len() > 20, "seed {seed}: {} drifts", naive.len());
         for threads in [1, 2, 7] {
-            for cache in [Cache::Warm, Cache::Cold] {
+            // Cooling down writes back whatever the machine has written.
+            let caches = [Cache::Warm, Cache::Cold];
+            for cache in caches.into_iter().take(if seed < 2 { 2 } else { 1 }) {
                 let fresh = &mut Verified::default();
                 cache.of(&root);
                 let (full, _) = found(&baseline, &root, (Pass::Full, threads), fresh);

@@ -28,7 +28,12 @@ impl<'a> Hand<'a> {
     ) -> Self {
         Hand {
             pool,
-            reader: Reader::new(pool.reading.interrupt, &|_: &TreePath| false, at_work),
+            reader: Reader::new(
+                pool.reading.interrupt,
+                &|_: &TreePath| false,
+                at_work,
+                &pool.inodes,
+            ),
             stretch: Stretch::default(),
             told,
         }

@@ -18,7 +18,7 @@ use super::tree::Met;
 use super::{Reading, Stretch, Tree};
 use crate::bake::BakeError;
 use crate::scan::filesystems::Filesystems;
-use crate::scan::{HeldPlace, Progress};
+use crate::scan::{HeldPlace, Inodes, Progress};
 
 /// Batches that wait, for each thread. Each file may hold a directory open, of which a process may often have no more
 /// than 1,024.
@@ -59,6 +59,8 @@ pub(super) struct LongFile {
 pub(super) struct Pool<'a> {
     pub(super) filesystems: &'a Filesystems,
     pub(super) reading: Reading<'a>,
+    /// What was read of files with several names.
+    pub(super) inodes: Inodes,
     entries: AtomicU64,
     bytes: AtomicU64,
     /// A thread has ended, and so the bake is over or has failed.
@@ -87,6 +89,7 @@ impl<'a> Pool<'a> {
         Pool {
             filesystems,
             reading,
+            inodes: Inodes::default(),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             over: AtomicBool::new(false),
