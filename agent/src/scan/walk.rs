@@ -4,18 +4,21 @@
 //! explicit stack: a tree may be as deep as it likes. A walk may be of a part of the paths alone: it then lists the
 //! directories above its first path, without visiting them.
 
-use std::ffi::{CStr, CString};
+mod found;
+mod place;
+
 use std::io;
 use std::sync::Arc;
 
+use drift::TreePath;
 use drift::coverage::{Gap, GapReason};
-use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
-use drift::observation::Group;
 use drift::rules::{Rule, Rules, Scope};
-use drift::{TreePath, escape};
 use driftmark_kernel::{Access, Dir, FileKind, Names, Scratch, Stat, boot};
 
 use super::filesystems::{Filesystems, Holding};
+
+pub(crate) use found::{directory_entry, entry, gap, group, is_gone, other_entry, unreadable};
+pub(crate) use place::{HeldPlace, Place};
 
 /// What the walk meets at a path.
 pub(crate) enum Visit<'w> {
@@ -45,59 +48,6 @@ pub(crate) enum Visit<'w> {
     },
     /// Something that cannot be looked at, and nothing below it.
     Gap(Gap),
-}
-
-/// Where a file is opened: a name in an open directory.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'d> {
-    dir: &'d Arc<Dir>,
-    name: &'d CStr,
-    pub(crate) holding: Holding,
-}
-
-/// A [`Place`] that keeps its directory open.
-pub(crate) struct HeldPlace {
-    dir: Arc<Dir>,
-    name: CString,
-    holding: Holding,
-}
-
-impl Place<'_> {
-    /// What is there.
-    ///
-    /// # Errors
-    /// Those of [`Dir::stat_at`].
-    pub(crate) fn stat(self) -> io::Result<Stat> {
-        self.dir.stat_at(self.name)
-    }
-
-    /// Opens the file that is there.
-    ///
-    /// # Errors
-    /// Those of [`Dir::open_regular`].
-    pub(crate) fn open(self) -> io::Result<(std::fs::File, Stat)> {
-        self.dir.open_regular(self.name)
-    }
-
-    /// For later: its directory stays open until then.
-    pub(crate) fn hold(self) -> HeldPlace {
-        HeldPlace {
-            dir: Arc::clone(self.dir),
-            name: self.name.to_owned(),
-            holding: self.holding,
-        }
-    }
-}
-
-impl HeldPlace {
-    /// The same place.
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place {
-            dir: &self.dir,
-            name: &self.name,
-            holding: self.holding,
-        }
-    }
 }
 
 /// A walk over file systems, led by the rules: below a volatile rule nothing is looked at.
@@ -405,107 +355,4 @@ impl<'a> Walk<'a> {
 /// Whether the rule that counts at a path is a volatile one of a directory above: nothing here is held.
 fn is_below_volatile(rule: Option<&Rule>, path: &TreePath) -> bool {
     rule.is_some_and(|rule| rule.reaches_from_above(path))
-}
-
-/// All that is held of a directory.
-///
-/// # Errors
-/// What reading its attributes gives.
-pub(crate) fn directory_entry(
-    path: TreePath,
-    dir: &Dir,
-    stat: &Stat,
-    holding: Holding,
-) -> io::Result<Entry> {
-    let (xattrs, flags) = match holding {
-        Holding::All => (
-            Xattrs::held(dir.xattrs()?),
-            FileFlags::from_raw(dir.flags()?.unwrap_or(0)),
-        ),
-        Holding::ContentOnly => (Xattrs::NONE, FileFlags::NONE),
-    };
-    Ok(entry(path, stat, holding, Node::Directory, xattrs, flags))
-}
-
-/// All that is held of a symbolic link, a device, a FIFO or a socket: never opened.
-///
-/// # Errors
-/// What reading its target or its attributes gives.
-pub(crate) fn other_entry(path: TreePath, stat: &Stat, place: Place<'_>) -> io::Result<Entry> {
-    let device = Device {
-        major: stat.rdev.0,
-        minor: stat.rdev.1,
-    };
-    let node = match stat.kind {
-        FileKind::Symlink => Node::Symlink {
-            target: place.dir.read_link(place.name)?.into(),
-        },
-        FileKind::CharDevice => Node::CharDevice(device),
-        FileKind::BlockDevice => Node::BlockDevice(device),
-        FileKind::Fifo => Node::Fifo,
-        FileKind::Socket => Node::Socket,
-        FileKind::File | FileKind::Directory => {
-            unreachable!("files and directories are visited elsewhere")
-        }
-    };
-    let xattrs = Xattrs::held(place.dir.xattrs_at(place.name)?);
-    Ok(entry(
-        path,
-        stat,
-        place.holding,
-        node,
-        xattrs,
-        FileFlags::NONE,
-    ))
-}
-
-/// An entry of what was found, its links not known yet.
-pub(crate) fn entry(
-    path: TreePath,
-    stat: &Stat,
-    holding: Holding,
-    node: Node,
-    xattrs: Xattrs,
-    flags: FileFlags,
-) -> Entry {
-    let (mode, uid, gid) = match holding {
-        Holding::All => (stat.mode, stat.uid, stat.gid),
-        Holding::ContentOnly => (0, 0, 0),
-    };
-    Entry {
-        path,
-        mode,
-        uid,
-        gid,
-        node,
-        xattrs,
-        flags,
-        links: None,
-    }
-}
-
-/// The hard-link group of something with more than one name.
-pub(crate) fn group(stat: &Stat) -> Option<Group> {
-    (stat.nlink > 1 && stat.kind != FileKind::Directory).then_some(Group {
-        device: stat.dev,
-        inode: stat.ino,
-        names: stat.nlink,
-    })
-}
-
-pub(crate) fn unreadable(path: &TreePath, error: &io::Error) -> Gap {
-    gap(path, GapReason::Unreadable, &error.to_string())
-}
-
-pub(crate) fn gap(path: &TreePath, reason: GapReason, detail: &str) -> Gap {
-    Gap {
-        path: path.clone(),
-        reason,
-        detail: escape(detail.as_bytes()),
-    }
-}
-
-/// Between the list of names and the look at one, it went: the next scan will say so if it should be there.
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }

@@ -1,0 +1,226 @@
+//! What a thread found at a path in, findings and marks out.
+
+use drift::compare::{Finding, Met, judge, judge_missing, judge_unread};
+use drift::coverage::GapReason;
+use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
+use drift::observation::Found;
+use drift::rules::Rule;
+use drift::{Blake3, TreePath};
+use driftmark_kernel::{FileKind, Stat, boot};
+
+use super::Worker;
+use crate::scan::filesystems::{Holding, is_absent};
+use crate::scan::shared::Judged;
+use crate::scan::verified::Marks;
+use crate::scan::walk::{Place, entry, gap, group, unreadable};
+use crate::scan::{Pass, Read, ScanError};
+
+impl Worker<'_> {
+    /// Whether a path is known to be as the manifest says, because nothing about it has moved since that was seen.
+    pub(super) fn is_trusted(
+        &mut self,
+        stat: &Stat,
+        rule: Option<&Rule>,
+        met: Option<&Met>,
+        marks: &Marks<'_>,
+    ) -> bool {
+        let Some(met) = met.filter(|_| self.shared.pass == Pass::Quick) else {
+            return false;
+        };
+        let same_size = match met.entry.node {
+            // A rule may let it have any.
+            Node::File { size, .. } => stat.size == size || rule.is_some(),
+            _ => true,
+        };
+        let trusted = same_size && marks.trust(met.ordinal, stat);
+        if trusted {
+            self.hold_trusted(met, stat);
+            self.count.entries += 1;
+            self.tell_progress();
+        }
+        trusted
+    }
+
+    /// A name of a link group is as it was, and its links may still be others: a directory above another name has moved.
+    pub(super) fn hold_trusted(&self, met: &Met, stat: &Stat) {
+        let Some(group) = group(stat).filter(|_| met.entry.node != Node::SelfFile) else {
+            return;
+        };
+        let as_it_was = Entry {
+            links: None,
+            ..met.entry.clone()
+        };
+        let found = Found {
+            group: Some(group),
+            ..Found::plain(as_it_was)
+        };
+        let judged = Judged {
+            ordinal: met.ordinal,
+            stat: *stat,
+            read_at: boot::realtime_ns(),
+            told: false,
+        };
+        self.shared
+            .hold(Some(met.entry.clone()), found, Some(judged));
+    }
+
+    /// What came of reading a file.
+    pub(super) fn judge_read(
+        &mut self,
+        path: TreePath,
+        place: Place<'_>,
+        met: Option<Met>,
+        read: Read,
+        read_at: i64,
+        marks: Option<&mut Marks<'_>>,
+    ) -> Result<(), ScanError> {
+        match read {
+            Read::Found {
+                found, stat, by, ..
+            } => {
+                self.count.content(&found, by);
+                self.found(met, found, &stat, read_at, marks);
+            }
+            Read::Gone => {
+                met.into_iter().for_each(|met| self.missing(&met.entry));
+            }
+            Read::Enough(stat) => self.unread(path, place.holding, met, &stat),
+            Read::Gap(gap) => {
+                self.count.unverified += u64::from(met.is_some());
+                match place.stat() {
+                    Ok(stat) => self.unread(path, place.holding, met, &stat),
+                    Err(_) => self.cover(met.as_ref()),
+                }
+                self.tell(Finding::Gap(gap));
+            }
+            Read::Interrupted => return Err(ScanError::Interrupted),
+            Read::Long { .. } | Read::Coming { .. } => {
+                unreachable!("only a file that may wait is left unread")
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn found(
+        &mut self,
+        met: Option<Met>,
+        found: Found,
+        stat: &Stat,
+        read_at: i64,
+        marks: Option<&mut Marks<'_>>,
+    ) {
+        self.count.entries += 1;
+        self.tell_progress();
+        let found = as_held(met.as_ref(), found);
+        let (ordinal, expected) = met.map(|met| (met.ordinal, met.entry)).unzip();
+        // What is on the disk says nothing about what processes see, which is what a quick pass trusts.
+        let marked = ordinal.filter(|_| self.shared.pass != Pass::Disk);
+        if self.shared.pass != Pass::Disk {
+            self.count.read_until = self.count.read_until.max(read_at);
+        }
+        let judged = marked.map(|ordinal| Judged {
+            ordinal,
+            stat: *stat,
+            read_at,
+            told: false,
+        });
+        if found.group.is_some() {
+            self.shared.hold(expected, found, judged);
+            return;
+        }
+        let mut told = false;
+        judge(
+            &self.shared.expectation,
+            expected.as_ref(),
+            &found,
+            &mut |finding| {
+                told = true;
+                self.tell(finding);
+            },
+        );
+        match (judged.map(|judged| Judged { told, ..judged }), marks) {
+            (Some(judged), Some(marks)) => judged.note(marks),
+            (Some(judged), None) => self.shared.note_later(judged),
+            (None, _) => {}
+        }
+    }
+
+    /// A file that was not read is judged by what is known of it without opening it.
+    pub(super) fn unread(
+        &mut self,
+        path: TreePath,
+        holding: Holding,
+        met: Option<Met>,
+        stat: &Stat,
+    ) {
+        self.cover(met.as_ref());
+        let seen = unread(path, stat, holding);
+        let expected = met.map(|met| met.entry);
+        judge_unread(
+            &self.shared.expectation,
+            expected.as_ref(),
+            &seen,
+            &mut |finding| self.tell(finding),
+        );
+    }
+
+    /// A name that could not be read may still be one of its group.
+    pub(super) fn cover(&self, met: Option<&Met>) {
+        if let Some(met) = met.filter(|met| met.entry.links.is_some()) {
+            self.shared.groups().cover(&met.entry);
+        }
+    }
+
+    /// What its directory does not list is gone only if it cannot be looked up either: ext4 passes over a damaged block
+    /// of a directory without a word, and what hides from a listing is not gone.
+    pub(super) fn missing(&mut self, entry: &Entry) {
+        let gap = match self.shared.filesystems.look_up(&entry.path) {
+            Err(error) if is_absent(&error) => {
+                let expectation = &self.shared.expectation;
+                return judge_missing(expectation, entry, &mut |finding| self.tell(finding));
+            }
+            Err(error) => unreadable(&entry.path, &error),
+            Ok(_) => gap(
+                &entry.path,
+                GapReason::Changing,
+                "its directory does not list it",
+            ),
+        };
+        self.count.unverified += 1;
+        if entry.links.is_some() {
+            self.shared.groups().cover(entry);
+        }
+        self.tell(Finding::Gap(gap));
+    }
+}
+
+/// What is known of a file without opening it; its content is a placeholder that nobody looks at.
+fn unread(path: TreePath, stat: &Stat, holding: Holding) -> Entry {
+    let device = Device {
+        major: stat.rdev.0,
+        minor: stat.rdev.1,
+    };
+    let node = match stat.kind {
+        FileKind::File => Node::file(stat.size, Blake3::of(b"")),
+        FileKind::Directory => Node::Directory,
+        FileKind::Symlink => Node::Symlink {
+            target: Box::default(),
+        },
+        FileKind::CharDevice => Node::CharDevice(device),
+        FileKind::BlockDevice => Node::BlockDevice(device),
+        FileKind::Fifo => Node::Fifo,
+        FileKind::Socket => Node::Socket,
+    };
+    entry(path, stat, holding, node, Xattrs::NONE, FileFlags::NONE)
+}
+
+/// What describes the image was not there yet when it was baked: its kind, owner and mode are all that is held of it,
+/// and a label or flag that it was given since is none of the image's.
+fn as_held(met: Option<&Met>, mut found: Found) -> Found {
+    if met.is_some_and(|met| met.entry.node == Node::SelfFile) {
+        found.entry.xattrs = Xattrs::NONE;
+        found.entry.flags = FileFlags::NONE;
+        found.group = None;
+    }
+    found
+}
