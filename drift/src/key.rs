@@ -294,8 +294,8 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// RFC 7468: lines of 64.
-fn to_pem(label: &str, der: &[u8]) -> String {
+/// PEM (RFC 7468) of `der`, named `label`: lines of 64.
+pub fn to_pem(label: &str, der: &[u8]) -> String {
     let body = crate::base64(der);
     let lines: Vec<&str> = body
         .as_bytes()

@@ -13,10 +13,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use x509_cert::Certificate;
-use x509_cert::der::{Decode as _, Encode as _};
 
 use super::cryptography::cryptography;
+use crate::identity::sequence;
 
 /// Whom to take for the collector.
 #[derive(Debug)]
@@ -91,9 +90,8 @@ fn verifier(
 
 /// SHA-256 of the public key in a certificate, as a join token names a CA.
 pub fn key_digest(certificate: &CertificateDer<'_>) -> Option<Sha256> {
-    let parsed = Certificate::from_der(certificate).ok()?;
-    let key = parsed.tbs_certificate().subject_public_key_info().to_der();
-    Some(Sha256::of(&key.ok()?))
+    let anchor = webpki::anchor_from_trusted_cert(certificate).ok()?;
+    Some(Sha256::of(&sequence(&[&anchor.subject_public_key_info])))
 }
 
 impl ServerCertVerifier for Trust {
@@ -146,5 +144,23 @@ impl ServerCertVerifier for Trust {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PublicKeyData as _};
+
+    use super::*;
+
+    #[test]
+    fn a_ca_is_named_by_the_digest_of_its_whole_key() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let digest = key_digest(certificate.der());
+        assert_eq!(digest, Some(Sha256::of(&key.subject_public_key_info())));
+        assert_eq!(key_digest(&certificate.der()[1..].to_vec().into()), None);
     }
 }

@@ -6,16 +6,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use drift::key::to_pem;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use x509_cert::der::asn1::{BitString, ObjectIdentifier};
-use x509_cert::der::pem::{LineEnding, encode_string};
-use x509_cert::der::{Any, Encode as _, EncodePem as _};
-use x509_cert::request::{CertReq, CertReqInfo, Version};
-use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use super::der;
 use crate::state_files::{self, StateError};
 
 /// The instance's private key: ECDSA on P-256.
@@ -26,13 +23,6 @@ pub struct InstanceKey {
 
 /// A PKCS#8 PEM of a P-256 key has about 240 bytes.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
-
-/// A public key on an elliptic curve (RFC 5480 §2.1.1).
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-/// The curve P-256 (RFC 5480 §2.1.1.1).
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-/// A signature by ECDSA with SHA-256 (RFC 5758 §3.2).
-const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 impl InstanceKey {
     /// Reads the key at `path`, or makes one there.
@@ -46,8 +36,7 @@ impl InstanceKey {
         let random = SystemRandom::new();
         let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random);
         let pkcs8 = made.map_err(|_| KeyError::NoRandomness)?.as_ref().to_vec();
-        let pem = encode_string("PRIVATE KEY", LineEnding::LF, &pkcs8);
-        let pem = pem.map_err(|error| KeyError::Request(error.into()))?;
+        let pem = to_pem("PRIVATE KEY", &pkcs8);
         let key = Self::of(pkcs8.into(), path)?;
         state_files::replace(path, pem.as_bytes())?;
         Ok(key)
@@ -104,31 +93,11 @@ impl InstanceKey {
     /// # Errors
     /// The key cannot sign.
     pub fn request(&self) -> Result<String, KeyError> {
-        let algorithm = AlgorithmIdentifierOwned {
-            oid: EC_PUBLIC_KEY,
-            parameters: Some(Any::from(&P256)),
-        };
-        let info = CertReqInfo {
-            version: Version::V1,
-            subject: Default::default(),
-            public_key: SubjectPublicKeyInfoOwned {
-                algorithm,
-                subject_public_key: bits(self.pair.public_key().as_ref())?,
-            },
-            attributes: Default::default(),
-        };
-        let signed = info.to_der().map_err(KeyError::Request)?;
-        let signature = self.pair.sign(&SystemRandom::new(), &signed);
+        let request = der::request_of(self.pair.public_key().as_ref());
+        let signature = self.pair.sign(&SystemRandom::new(), &request);
         let signature = signature.map_err(|_| KeyError::NoRandomness)?;
-        let request = CertReq {
-            info,
-            algorithm: AlgorithmIdentifierOwned {
-                oid: ECDSA_WITH_SHA256,
-                parameters: None,
-            },
-            signature: bits(signature.as_ref())?,
-        };
-        request.to_pem(LineEnding::LF).map_err(KeyError::Request)
+        let request = der::signed(&request, signature.as_ref());
+        Ok(to_pem("CERTIFICATE REQUEST", &request))
     }
 
     /// The key as TLS uses it.
@@ -139,10 +108,6 @@ impl InstanceKey {
         let der = PrivateKeyDer::Pkcs8(self.pkcs8.clone_key());
         rustls::crypto::ring::sign::any_ecdsa_type(&der)
     }
-}
-
-fn bits(bytes: &[u8]) -> Result<BitString, KeyError> {
-    BitString::from_bytes(bytes).map_err(KeyError::Request)
 }
 
 /// Why there is no key.
@@ -165,9 +130,6 @@ pub enum KeyError {
     /// The system gives no random numbers.
     #[error("make a key or a signature: the system gives no random numbers")]
     NoRandomness,
-    /// The request could not be written.
-    #[error("write a certificate request")]
-    Request(#[source] x509_cert::der::Error),
     /// Its file could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
@@ -176,6 +138,9 @@ pub enum KeyError {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
 
     use super::*;
 
@@ -208,6 +173,11 @@ mod tests {
             request.public_key.der_bytes(),
             key.pair.public_key().as_ref()
         );
+        // rcgen checks the signature; that there is no name and nothing else is asked for, it does not.
+        let text = pem.lines().filter(|line| !line.starts_with("-----"));
+        let der = BASE64.decode(text.collect::<String>()).unwrap();
+        let no_name_and_a_key = [0x02, 0x01, 0x00, 0x30, 0x00, 0x30, 0x59];
+        assert_eq!(der[5..12], no_name_and_a_key);
     }
 
     #[test]

@@ -9,9 +9,8 @@ use drift::enrolment::Identity;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
 
+use super::der;
 use super::key::{InstanceKey, KeyError};
 use crate::state_files::{self, StateError};
 
@@ -229,13 +228,9 @@ impl Certificates {
     pub fn parse(chain_pem: &str, trust_pem: &str) -> Result<Self, IdentityError> {
         let chain = certificates_of("instance.pem", chain_pem)?;
         let trust = certificates_of("trust.pem", trust_pem)?;
-        let malformed = || IdentityError::Pem {
+        let not_after = der::not_after(&chain[0]).ok_or_else(|| IdentityError::Pem {
             what: "instance.pem".into(),
-        };
-        let certificate = Certificate::from_der(&chain[0]).map_err(|_| malformed())?;
-        let validity = certificate.tbs_certificate().validity();
-        let not_after = validity.not_after.to_unix_duration().as_secs();
-        let not_after = i64::try_from(not_after).map_err(|_| malformed())?;
+        })?;
         Ok(Certificates {
             chain,
             trust,
