@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use drift::compare::Finding;
 use drift::coverage::Gap;
+use drift::manifest::Packages;
 
 use crate::baseline::{Baseline, BaselineError, BaselinePaths};
 use crate::durable;
@@ -190,7 +191,7 @@ pub fn check(
     gaps.sort_by(|a, b| a.path.cmp(&b.path));
     // Neither package section is read where nothing drifted.
     let packages = match drifts.is_empty() {
-        true => Vec::new(),
+        true => Packages::default(),
         false => baseline.manifest.packages().unwrap_or_default(),
     };
     let labels = Labels::read(
@@ -203,7 +204,8 @@ pub fn check(
         .into_values()
         .map(|difference| DriftLine::new(difference, &baseline, &packages, &labels))
         .collect();
-    let transactions = Transactions::of(&drifts, &packages, &|name| labels.is_installed(name));
+    let transactions =
+        Transactions::of(&drifts, packages.list(), &|name| labels.is_installed(name));
     Ok(Checked {
         baseline,
         drifts,

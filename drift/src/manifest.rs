@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! preamble   40 bytes: magic, version, block size, length of header, length of body       ┐
-//! header     counts, sections, other file systems, what is not held, rules                ├ the identity
+//! header     counts, sections, index, other file systems, what is not held, rules         ├ the identity
 //! body       entries | attribute sets | SHA-256 | packages    in blocks of 64 KiB          │ (digests of these
 //! table      BLAKE3 of each block of the body                                             ┘  three without the body)
 //! side       modification times: outside the identity, never compared
 //! ```
+//!
+//! Whatever entries have alike is written once in a block and numbered from there on: what is held of an inode, the rest of
+//! a path after what it shares with the path before, the content of files. So a block is small, and is read alone. The
+//! index has the first path of each, so a look-up reads one of them.
 //!
 //! A signature covers the identity, and through the table every block. A host keeps preamble, header and table in
 //! memory and reads a block when it touches it, verifying it then: memory is constant, and nothing that was changed
@@ -19,15 +23,20 @@ mod builder;
 mod draft;
 mod encoder;
 mod entries;
+mod index;
 mod layout;
+mod likeness;
 mod origin;
 mod part;
 mod pieces;
 mod record;
+mod sets;
+mod times;
+mod unpacker;
 mod whole;
 mod writer;
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::key::{KeyId, TrustedKey};
@@ -38,10 +47,10 @@ use crate::{Blake3, Sha256, TreePath};
 
 use blocks::Blocks;
 pub use builder::{BakedManifest, BuildError, Builder};
-pub use draft::{Draft, Drafted};
+pub use draft::{Draft, Drafted, Packed};
 pub use entries::{Entries, Numbered};
 pub use layout::{BLOCK_BYTES, Filesystem, Header, VERSION};
-pub use origin::{Origin, Package};
+pub use origin::{Origin, Package, Packages};
 pub use part::Part;
 pub use writer::{Sheets, Writer};
 
@@ -98,7 +107,10 @@ pub enum ManifestError {
     #[error("this is not a Driftmark manifest")]
     Magic,
     /// A version that this program does not know.
-    #[error("manifest version {0} is not known here (this program reads version {VERSION})")]
+    #[error(
+        "the manifest has format version {0}, and this program reads version {VERSION}: bake the image again with the \
+         agent that it has now, or use the programs that it was baked for"
+    )]
     Version(u32),
     /// The bytes break the format.
     #[error("manifest is malformed: {0}")]
@@ -130,6 +142,7 @@ pub enum ManifestError {
 pub struct Contents<S> {
     blocks: Blocks<S>,
     header: Header,
+    side: Range<u64>,
     identity: Identity,
 }
 
@@ -155,6 +168,7 @@ impl<S: Source> UnverifiedManifest<S> {
         Ok(Self(Contents {
             blocks: Blocks::new(source, opened.body, opened.table),
             header: opened.header,
+            side: opened.side,
             identity: opened.identity,
         }))
     }
@@ -225,15 +239,13 @@ impl<S: Source> Contents<S> {
 
     /// How many blocks of 64 KiB hold entries.
     pub fn block_count(&self) -> u64 {
-        self.header.sections.entry_blocks()
+        self.header.index.blocks()
     }
 
-    /// The entries cut into parts of `blocks_each` blocks of 64 KiB, in path order, to be gone through side by side.
-    ///
-    /// # Errors
-    /// A block that cannot be read, was altered, or breaks the format.
-    pub fn parts(&self, blocks_each: u64) -> Result<Vec<Part>, ManifestError> {
-        part::parts(self, blocks_each)
+    /// The entries cut into parts of `blocks_each` blocks of 64 KiB (at least one), in path order, to be gone through side
+    /// by side. There is always a part, if only an empty one.
+    pub fn parts(&self, blocks_each: u64) -> Vec<Part> {
+        part::parts(&self.header.index, blocks_each)
     }
 
     /// The entries of one part, in path order.
@@ -241,7 +253,7 @@ impl<S: Source> Contents<S> {
         Entries::part(self, part)
     }
 
-    /// The entry at a path.
+    /// The entry at a path: one block of entries is read, and its attributes where it has any.
     ///
     /// # Errors
     /// A block that cannot be read, was altered, or breaks the format.
@@ -255,7 +267,7 @@ impl<S: Source> Contents<S> {
     /// The same as [`Contents::lookup`].
     pub fn origin(&self, path: &TreePath) -> Result<Option<Origin>, ManifestError> {
         match entries::find(self, path)? {
-            Some(numbered) => origin::read(self, &numbered, &self.packages()?).map(Some),
+            Some(numbered) => self.origin_of(&numbered, &self.packages()?).map(Some),
             None => Ok(None),
         }
     }
@@ -267,10 +279,10 @@ impl<S: Source> Contents<S> {
     pub fn origin_among(
         &self,
         path: &TreePath,
-        packages: &[Package],
+        packages: &Packages,
     ) -> Result<Option<Origin>, ManifestError> {
         match entries::find(self, path)? {
-            Some(numbered) => origin::read(self, &numbered, packages).map(Some),
+            Some(numbered) => self.origin_of(&numbered, packages).map(Some),
             None => Ok(None),
         }
     }
@@ -282,17 +294,20 @@ impl<S: Source> Contents<S> {
     pub fn origin_of(
         &self,
         numbered: &Numbered,
-        packages: &[Package],
+        packages: &Packages,
     ) -> Result<Origin, ManifestError> {
-        origin::read(self, numbered, packages)
+        Ok(Origin {
+            sha256: origin::sha256(self, numbered)?,
+            package: packages.of(numbered).cloned(),
+        })
     }
 
-    /// All packages of the image, in the order of the package section.
+    /// All packages of the image, with the entries that are theirs.
     ///
     /// # Errors
     /// The same as [`Contents::lookup`].
-    pub fn packages(&self) -> Result<Vec<Package>, ManifestError> {
-        origin::packages(self)
+    pub fn packages(&self) -> Result<Packages, ManifestError> {
+        Packages::read(self)
     }
 
     /// Reads and verifies every block, decodes every record, and checks that the tree could not have been written in

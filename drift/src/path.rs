@@ -2,10 +2,14 @@
 //!
 //! Nothing here can leave the root, and nothing here prints a control byte.
 
+mod trail;
+
 use std::cmp::Ordering;
 use std::fmt::{self, Display, Write as _};
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use trail::Trail;
 
 /// A path below the scanned root, exactly as the kernel spells it.
 ///
@@ -222,10 +226,13 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Path bytes in manifest order: `/` before every other byte, so that a directory's content follows it.
 pub(crate) fn compare_bytes(a: &[u8], b: &[u8]) -> Ordering {
-    let weight = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
     let shared = shared_prefix(a, b);
     let (a, b) = (a.get(shared).map(weight), b.get(shared).map(weight));
     a.cmp(&b)
+}
+
+fn weight(byte: &u8) -> u8 {
+    if *byte == b'/' { 0 } else { *byte }
 }
 
 /// How many bytes two paths have in common at their beginning: as a rule most of them, so they are compared in chunks.

@@ -14,6 +14,11 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// Takes one number from the front of `bytes`; none if it is cut short, longer than needed, or beyond 64 bits.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
+    // Most numbers are small.
+    if let [byte @ ..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
     let mut value = 0u64;
     for (place, &byte) in bytes.iter().take(MAX_BYTES).enumerate() {
         let group = u64::from(byte & 0x7f);

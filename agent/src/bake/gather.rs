@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
-use drift::manifest::{BuildError, Draft, Drafted};
+use drift::manifest::{BuildError, Draft, Drafted, Packed};
 use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
+use driftmark_kernel::process::trim_heap;
 
 use super::BakeError;
 use crate::scan::Progress;
@@ -44,7 +45,7 @@ pub(super) struct Gathered {
     pub(super) modified: (i64, u32),
 }
 
-/// Paths that follow each other, packed.
+/// Paths that follow each other, being packed.
 #[derive(Default)]
 pub(super) struct Stretch {
     /// Where the first of them is in the order of all paths.
@@ -54,9 +55,18 @@ pub(super) struct Stretch {
     groups: Vec<(usize, Group)>,
 }
 
+/// A stretch that is packed.
+pub(super) struct Kept {
+    start: u64,
+    packed: Packed,
+    groups: Vec<(usize, Group)>,
+}
+
 impl Stretch {
     /// So many paths make a stretch: what is written down is given back stretch by stretch.
     const FULL: usize = 512;
+    /// After so many the memory of those that were written down goes back to the machine: two megabytes.
+    const GIVEN_BACK: usize = 64;
 
     fn of(start: u64) -> Self {
         Stretch {
@@ -80,11 +90,23 @@ impl Stretch {
             modified,
         })
     }
+
+    fn is_full(&self) -> bool {
+        self.draft.len() == Stretch::FULL
+    }
+
+    fn finish(self) -> Kept {
+        Kept {
+            start: self.start,
+            packed: self.draft.finish(),
+            groups: self.groups,
+        }
+    }
 }
 
 /// All that was gathered, in the order of paths.
 pub(super) struct Tree {
-    stretches: Vec<Stretch>,
+    stretches: Vec<Kept>,
     /// Every name was seen.
     groups: LinkGroups,
 }
@@ -93,20 +115,18 @@ impl Tree {
     /// Of entries that come in the order of paths, as from an archive.
     pub(super) fn of(gathered: impl Iterator<Item = Gathered>) -> Result<Self, BuildError> {
         let mut groups = LinkGroups::default();
-        let mut stretches: Vec<Stretch> = Vec::new();
+        let (mut stretches, mut stretch) = (Vec::new(), Stretch::default());
         for (gathered, nth) in gathered.zip(0..) {
             if let Some(group) = gathered.group {
                 groups.see(group, &gathered.entry.path);
             }
-            let is_full = |last: &Stretch| last.draft.len() == Stretch::FULL;
-            if stretches.last().is_none_or(is_full) {
-                stretches.push(Stretch::of(nth));
+            if stretch.is_full() {
+                let full = std::mem::replace(&mut stretch, Stretch::of(nth));
+                stretches.push(full.finish());
             }
-            stretches
-                .last_mut()
-                .expect("it was pushed")
-                .push(gathered)?;
+            stretch.push(gathered)?;
         }
+        stretches.push(stretch.finish());
         Ok(Tree { stretches, groups })
     }
 
@@ -118,9 +138,13 @@ impl Tree {
     ) -> Result<(), BuildError> {
         let Tree { stretches, groups } = self;
         let mut owed: Vec<TreePath> = Vec::new();
-        for stretch in stretches {
+        for (stretch, nth) in stretches.into_iter().zip(1_usize..) {
+            // What the threads packed lies in heaps of theirs, where nothing that is written now would find a place.
+            if nth.is_multiple_of(Stretch::GIVEN_BACK) {
+                trim_heap();
+            }
             let mut linked = stretch.groups.iter().peekable();
-            for (mut drafted, place) in stretch.draft.entries().zip(0..) {
+            for (mut drafted, place) in stretch.packed.entries().zip(0..) {
                 let path = &drafted.entry.path;
                 while owed.last().is_some_and(|next| next < path) {
                     owed.pop()

@@ -8,7 +8,7 @@ use drift::compare::Difference;
 use drift::coverage::{Coverage, GapReason};
 use drift::entry::{AttributeSet, Shown};
 use drift::finding::{DriftKind, HostPackage};
-use drift::manifest::Package;
+use drift::manifest::{Package, Packages};
 use drift::report::ImageRef;
 use serde::Serialize;
 
@@ -95,7 +95,7 @@ impl DriftLine {
     pub(super) fn new(
         difference: Difference,
         baseline: &Baseline,
-        packages: &[Package],
+        packages: &Packages,
         labels: &Labels,
     ) -> Self {
         let Difference {

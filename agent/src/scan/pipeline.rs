@@ -114,7 +114,7 @@ fn run_threads(
     let shared = Shared::new(&led, request);
     let at_work = |bytes| shared.at_work(bytes);
     let rest = |bytes| shared.rest(bytes);
-    let parts = parts(manifest, shared.threads, request.order)?;
+    let parts = parts(manifest, shared.threads, request.order);
     let mut shared_out = verified.shared_out(parts);
     if request.order == Order::RunsFirst {
         // In the order of the paths among their like.
@@ -180,19 +180,14 @@ fn ended(counts: Vec<Result<Count, ScanError>>) -> Result<Vec<Count>, ScanError>
     }
 }
 
-fn parts(
-    manifest: &Manifest<ManifestFile>,
-    threads: usize,
-    order: Order,
-) -> Result<Vec<Part>, ScanError> {
+fn parts(manifest: &Manifest<ManifestFile>, threads: usize, order: Order) -> Vec<Part> {
     let parts_each = match order {
         Order::OfPaths => PARTS_EACH,
         // The less else is in a part, the less else comes first with it.
         Order::RunsFirst => 4 * PARTS_EACH,
     };
     let blocks = manifest.block_count() / (parts_each * threads as u64);
-    let parts = manifest.parts(blocks.max(1));
-    Ok(parts.map_err(CompareError::from)?)
+    manifest.parts(blocks.max(1))
 }
 
 fn judge_covers(

@@ -64,10 +64,12 @@ fn configuration_and_programs_are_reached_first_then_libraries_then_the_rest() {
     for directory in DIRECTORIES {
         let directory = root.join(directory);
         std::fs::create_dir_all(&directory).unwrap();
-        for nth in 0..3000 {
+        for nth in 0..3000_u32 {
             let half = if nth < 1500 { "a" } else { "z" };
-            let name = format!("{half}-{nth:05}-{}", "name".repeat(12));
-            std::fs::write(directory.join(name), [nth as u8]).unwrap();
+            // Names and contents that a manifest has to write out.
+            let content = nth.to_le_bytes();
+            let name = format!("{half}-{nth:05}-{}", drift::Blake3::of(&content));
+            std::fs::write(directory.join(name), content).unwrap();
         }
         let long = std::fs::File::create(directory.join("m-long")).unwrap();
         long.set_len(9 << 20).unwrap();

@@ -170,7 +170,8 @@ impl Shelf {
     /// The copy is gone, altered or cannot be read.
     pub fn packages(&self, digest: Blake3) -> Result<Vec<Package>, ShelfError> {
         let failed = |source| ShelfError::Manifest { digest, source };
-        self.opened(digest)?.packages().map_err(failed)
+        let packages = self.opened(digest)?.packages().map_err(failed)?;
+        Ok(packages.into_list())
     }
 
     /// The manifest of that digest.

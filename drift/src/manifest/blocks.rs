@@ -28,6 +28,10 @@ impl<S: Source> Blocks<S> {
         }
     }
 
+    pub(super) fn source(&self) -> &S {
+        &self.source
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.table.len() as u64
     }

@@ -1,9 +1,9 @@
 //! Makes a manifest: entries in any order, the same bytes whatever the order.
 
 use crate::entry::{AttributeSet, Entry, Links, Node, Xattrs};
-use crate::manifest::entries::MAX_SET_BYTES;
 use crate::manifest::layout::{Filesystem, MAX_FILESYSTEMS};
 use crate::manifest::record::MAX_TARGET_BYTES;
+use crate::manifest::sets::MAX_SET_BYTES;
 use crate::manifest::{Identity, Package, Writer};
 use crate::rules::Rules;
 use crate::{Sha256, TreePath};

@@ -3,18 +3,27 @@
 //! A bake knows of an entry what it read, and needs to know of all others before it can write it down: until then it is
 //! a record as in the manifest, without its links and with its attribute set beside it.
 
+use crate::Sha256;
 use crate::entry::{Entry, Node, Xattrs};
 use crate::manifest::BuildError;
 use crate::manifest::builder::fits;
-use crate::manifest::record;
-use crate::{Sha256, TreePath};
+use crate::manifest::record::{self, Packer, Said};
+use crate::manifest::times::{self, Moment};
+use crate::manifest::unpacker::Unpacker;
+
+/// Some entries in path order, being packed.
+#[derive(Debug, Default)]
+pub struct Draft {
+    packed: Packed,
+    packer: Packer,
+    moment: Moment,
+}
 
 /// Some entries in path order, packed.
 #[derive(Debug, Default)]
-pub struct Draft {
+pub struct Packed {
     records: Vec<u8>,
     sets: Vec<Xattrs>,
-    before: Option<TreePath>,
     count: usize,
 }
 
@@ -42,64 +51,48 @@ impl Draft {
         } = drafted;
         fits(entry, sha256.is_some())?;
         debug_assert!(entry.links.is_none(), "links are not known yet");
-        let set = (!entry.xattrs.is_empty()).then(|| self.set(&entry.xattrs));
-        record::encode(&mut self.records, entry, self.before.as_ref(), set);
+        let set = (!entry.xattrs.is_empty()).then(|| self.packed.set(&entry.xattrs));
+        let records = &mut self.packed.records;
+        let said = self.packer.pack(records, entry, *sha256, set);
         if let (Node::File { .. }, Some(sha256)) = (&entry.node, sha256) {
-            self.records.extend_from_slice(sha256.as_bytes());
-            self.records.extend_from_slice(&modified.0.to_le_bytes());
-            self.records.extend_from_slice(&modified.1.to_le_bytes());
+            if said == Said::New {
+                records.extend_from_slice(sha256.as_bytes());
+            }
+            times::put(records, &mut self.moment, *modified);
         }
-        self.before = Some(entry.path.clone());
-        self.count += 1;
+        self.packed.count += 1;
         Ok(())
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.count
+        self.packed.count
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.packed.count == 0
     }
 
-    /// Gives back what was kept for more.
-    pub fn shrink(&mut self) {
-        self.records.shrink_to_fit();
-        self.sets.shrink_to_fit();
+    /// Ends it. What was kept for more is given back.
+    pub fn finish(mut self) -> Packed {
+        self.packed.records.shrink_to_fit();
+        self.packed.sets.shrink_to_fit();
+        self.packed
     }
+}
 
+impl Packed {
     /// The entries as they were packed.
     pub fn entries(&self) -> impl Iterator<Item = Drafted> + use<'_> {
-        let (mut rest, mut before) = (&self.records[..], None);
+        let mut unpacking = Unpacking::default();
         std::iter::from_fn(move || {
-            if rest.is_empty() {
+            if unpacking.at == self.records.len() {
                 return None;
             }
-            let packed = self.unpack(&mut rest, before.as_ref());
-            let drafted = packed.expect("only what a manifest can hold was packed");
-            before = Some(drafted.entry.path.clone());
-            Some(drafted)
+            let drafted = unpacking.next(self);
+            Some(drafted.expect("only what a manifest can hold was packed"))
         })
-    }
-
-    fn unpack(&self, rest: &mut &[u8], before: Option<&TreePath>) -> Option<Drafted> {
-        let record = record::decode(rest, before).ok()?;
-        let mut drafted = Drafted {
-            entry: record.entry,
-            sha256: None,
-            modified: (0, 0),
-        };
-        if let Some(set) = record.xattrs_at {
-            drafted.entry.xattrs = self.sets.get(usize::try_from(set).ok()?)?.clone();
-        }
-        if matches!(drafted.entry.node, Node::File { .. }) {
-            drafted.sha256 = Some(Sha256::from_bytes(record::take(rest)?));
-            drafted.modified.0 = i64::from_le_bytes(record::take(rest)?);
-            drafted.modified.1 = u32::from_le_bytes(record::take(rest)?);
-        }
-        Some(drafted)
     }
 
     /// The place of a set among those of this draft: entries near each other mostly have the same few.
@@ -112,5 +105,41 @@ impl Draft {
             self.sets.push(xattrs.clone());
         }
         place as u64
+    }
+}
+
+/// How far the entries of a draft were gone through.
+#[derive(Default)]
+struct Unpacking {
+    unpacker: Unpacker,
+    at: usize,
+    /// SHA-256 of each content so far.
+    sha256: Vec<Sha256>,
+    moment: Moment,
+}
+
+impl Unpacking {
+    fn next(&mut self, packed: &Packed) -> Option<Drafted> {
+        let record = self.unpacker.next(&packed.records, &mut self.at)?;
+        let xattrs = match record.likeness.xattrs_at {
+            Some(set) => packed.sets.get(usize::try_from(set).ok()?)?.clone(),
+            None => Xattrs::NONE,
+        };
+        let mut rest = packed.records.get(self.at..)?;
+        let (mut sha256, mut modified) = (None, (0, 0));
+        if let Some(content) = record.content {
+            if self.unpacker.content_count() > self.sha256.len() {
+                let new = Sha256::from_bytes(record::take(&mut rest)?);
+                self.sha256.push(new);
+            }
+            sha256 = Some(*self.sha256.get(content as usize)?);
+            modified = times::take(&mut rest, &mut self.moment)?;
+        }
+        self.at = packed.records.len() - rest.len();
+        Some(Drafted {
+            entry: record.into_entry(self.unpacker.path(), xattrs),
+            sha256,
+            modified,
+        })
     }
 }

@@ -1,52 +1,62 @@
-//! Entries in path order become blocks of records and a section of attribute sets: the one way to write them.
+//! Entries in path order become blocks of records, their index, and a section of attribute sets: the one way to write them.
 
-use std::collections::HashMap;
-
-use crate::entry::{Entry, Node, Xattrs};
+use crate::entry::{Entry, Node};
 use crate::manifest::BuildError;
-use crate::manifest::entries::BLOCK_HEAD_BYTES;
+use crate::manifest::index::Index;
 use crate::manifest::layout::BLOCK_BYTES;
-use crate::manifest::record::{self, put_bytes};
+use crate::manifest::record::{Packer, Said};
+use crate::manifest::sets::AttributeSets;
 use crate::rules::Rules;
-use crate::{TreePath, varint};
+use crate::{Sha256, TreePath};
 
 /// Writes records into blocks, each as full as can be.
 #[derive(Default)]
 pub(super) struct EntryBlocks {
     /// The block that is being filled; at the end, the last one.
     pub(super) last: Vec<u8>,
+    pub(super) index: Index,
     pub(super) sets: AttributeSets,
-    before: Option<TreePath>,
-    ordinal: u64,
-    file_ordinal: u64,
+    packer: Packer,
+    record: Vec<u8>,
+}
+
+/// What came of an entry.
+pub(super) struct Written {
+    /// A block that the entry no longer fits, padded with zeros.
+    pub(super) full: Option<Vec<u8>>,
+    /// Whether its SHA-256 is to be written.
+    pub(super) content: Said,
 }
 
 impl EntryBlocks {
-    /// Adds the next entry in path order. Gives a block that this one no longer fits, padded with zeros.
-    pub(super) fn push(&mut self, entry: &Entry) -> Result<Option<Vec<u8>>, BuildError> {
+    /// Adds the next entry in path order.
+    pub(super) fn push(
+        &mut self,
+        entry: &Entry,
+        sha256: Option<Sha256>,
+    ) -> Result<Written, BuildError> {
         let xattrs_at = self.sets.offset(&entry.xattrs);
-        let mut record = Vec::new();
-        record::encode(&mut record, entry, self.before.as_ref(), xattrs_at);
+        let pack = |packer: &mut Packer, record: &mut Vec<u8>| {
+            record.clear();
+            packer.pack(record, entry, sha256, xattrs_at)
+        };
+        let mut content = pack(&mut self.packer, &mut self.record);
         let mut full = None;
-        if self.last.is_empty() || self.last.len() + record.len() > BLOCK_BYTES {
+        if self.last.is_empty() || self.last.len() + self.record.len() > BLOCK_BYTES {
             if !self.last.is_empty() {
                 self.last.resize(BLOCK_BYTES, 0);
                 full = Some(std::mem::take(&mut self.last));
             }
-            self.last.extend_from_slice(&self.ordinal.to_le_bytes());
-            self.last
-                .extend_from_slice(&self.file_ordinal.to_le_bytes());
-            record.clear();
-            record::encode(&mut record, entry, None, xattrs_at);
-            if record.len() > BLOCK_BYTES - BLOCK_HEAD_BYTES {
+            self.packer = Packer::default();
+            content = pack(&mut self.packer, &mut self.record);
+            if self.record.len() > BLOCK_BYTES {
                 return Err(BuildError::TooLong(entry.path.clone()));
             }
+            self.index.begin(entry.path.clone());
         }
-        self.last.extend_from_slice(&record);
-        self.before = Some(entry.path.clone());
-        self.ordinal += 1;
-        self.file_ordinal += u64::from(matches!(entry.node, Node::File { .. }));
-        Ok(full)
+        self.last.extend_from_slice(&self.record);
+        self.index.count(u64::from(content == Said::New));
+        Ok(Written { full, content })
     }
 }
 
@@ -73,33 +83,5 @@ impl Directories {
             self.0.push(entry.path.clone());
         }
         !is_orphan
-    }
-}
-
-/// Each set once, however many entries have it.
-#[derive(Default)]
-pub(super) struct AttributeSets {
-    pub(super) bytes: Vec<u8>,
-    offsets: HashMap<Xattrs, u64>,
-}
-
-impl AttributeSets {
-    fn offset(&mut self, xattrs: &Xattrs) -> Option<u64> {
-        if xattrs.is_empty() {
-            return None;
-        }
-        if let Some(offset) = self.offsets.get(xattrs) {
-            return Some(*offset);
-        }
-        let mut set = Vec::new();
-        varint::put(&mut set, xattrs.as_slice().len() as u64);
-        for xattr in xattrs.as_slice() {
-            put_bytes(&mut set, &xattr.name);
-            put_bytes(&mut set, &xattr.value);
-        }
-        let offset = self.bytes.len() as u64;
-        put_bytes(&mut self.bytes, &set);
-        self.offsets.insert(xattrs.clone(), offset);
-        Some(offset)
     }
 }

@@ -1,21 +1,26 @@
 //! The outer form of the file: preamble, header, and where everything lies.
 
+use std::ops::Range;
+
 use crate::entry::AttributeSet;
+use crate::manifest::index::Index;
+use crate::manifest::record::put_bytes;
+use crate::manifest::times;
 use crate::manifest::{Identity, ManifestError, Source};
 use crate::rules::Rules;
 use crate::{Blake3, Sha256, TreePath, varint};
 
 /// The version of the format that this program writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The body is hashed, read and cached in blocks of this many bytes; the last may be shorter.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
 pub(super) const MAGIC: &[u8; 8] = b"drftmark";
-pub(super) const SIDE_MAGIC: &[u8; 8] = b"drftside";
 pub(super) const PREAMBLE_BYTES: usize = 40;
 
-/// Rules, file systems and counts are far smaller; a hostile length must not make us allocate more.
+/// An index of all blocks that there can be, of long paths, with the largest of rules; a hostile length must not make us
+/// allocate more.
 pub(super) const MAX_HEADER_BYTES: u64 = 8 * 1024 * 1024;
 /// 30 million entries; its table, which is held in memory, is then 2 MiB.
 pub(super) const MAX_BODY_BYTES: u64 = 4 * 1024 * 1024 * 1024;
@@ -38,6 +43,7 @@ pub struct Header {
     /// What may change.
     pub rules: Rules,
     pub(super) sections: Sections,
+    pub(super) index: Index,
 }
 
 /// A local file system of the image, mounted below its root.
@@ -77,11 +83,6 @@ impl Sections {
             .checked_add(self.sha256)?
             .checked_add(self.packages)
     }
-
-    /// How many blocks hold entries: these begin at block 0, and no record crosses from one into the next.
-    pub(super) fn entry_blocks(&self) -> u64 {
-        self.entries.div_ceil(BLOCK_BYTES as u64)
-    }
 }
 
 /// Where the body lies in the source.
@@ -95,6 +96,8 @@ pub(super) struct Opened {
     pub(super) header: Header,
     pub(super) body: Body,
     pub(super) table: Vec<Blake3>,
+    /// Where the side section begins and ends.
+    pub(super) side: Range<u64>,
     pub(super) identity: Identity,
 }
 
@@ -150,7 +153,7 @@ pub(super) fn open(source: &impl Source) -> Result<Opened, ManifestError> {
             "sections do not add up to the body",
         ));
     }
-    check_side(source, side_start, length, header.file_count)?;
+    times::check_length(source, side_start, length, header.file_count)?;
     let table = table_raw
         .as_chunks()
         .0
@@ -161,6 +164,7 @@ pub(super) fn open(source: &impl Source) -> Result<Opened, ManifestError> {
         header,
         body,
         table,
+        side: side_start..length,
         identity: identity(&start, &header_raw, &table_raw),
     })
 }
@@ -186,57 +190,28 @@ fn read_preamble(bytes: &[u8; PREAMBLE_BYTES]) -> Result<(u64, u64), ManifestErr
     Ok((header_bytes, body_bytes))
 }
 
-/// The side section is not trusted, but its form is fixed, so that a file cannot carry anything else along.
-fn check_side(
-    source: &impl Source,
-    start: u64,
-    length: u64,
-    file_count: u64,
-) -> Result<(), ManifestError> {
-    const ENTRY_BYTES: u64 = 12;
-    let expected = file_count
-        .checked_mul(ENTRY_BYTES)
-        .and_then(|bytes| bytes.checked_add(start + 8));
-    if expected != Some(length) {
-        return Err(ManifestError::Malformed("it has something after its end"));
-    }
-    let mut magic = [0; 8];
-    source
-        .read_at(start, &mut magic)
-        .map_err(ManifestError::Read)?;
-    if &magic == SIDE_MAGIC {
-        Ok(())
-    } else {
-        Err(ManifestError::Malformed("side section"))
-    }
-}
-
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let sections = [
-            self.sections.entries,
-            self.sections.xattrs,
-            self.sections.sha256,
-            self.sections.packages,
-        ];
-        let counts = [
-            self.entry_count,
+        let numbers = [
             self.file_count,
             self.content_bytes,
             u64::from(self.not_held.bits()),
+            self.sections.entries,
+            self.sections.xattrs,
+            self.sections.packages,
         ];
-        for number in counts.into_iter().chain(sections) {
+        for number in numbers {
             varint::put(&mut out, number);
         }
+        self.index.encode(&mut out);
         varint::put(&mut out, self.filesystems.len() as u64);
         for filesystem in &self.filesystems {
             for bytes in [
                 filesystem.mount_point.as_bytes(),
                 filesystem.kind.as_bytes(),
             ] {
-                varint::put(&mut out, bytes.len() as u64);
-                out.extend_from_slice(bytes);
+                put_bytes(&mut out, bytes);
             }
         }
         self.rules.encode(&mut out);
@@ -247,26 +222,25 @@ impl Header {
         const BAD: ManifestError = ManifestError::Malformed("header");
         let mut rest = bytes;
         let mut number = || varint::take(&mut rest).ok_or(BAD);
-        let (entry_count, file_count, content_bytes) = (number()?, number()?, number()?);
+        let (file_count, content_bytes) = (number()?, number()?);
         let not_held = u16::try_from(number()?)
             .ok()
             .and_then(AttributeSet::from_bits)
             .ok_or(BAD)?;
+        let (entries, xattrs, packages) = (number()?, number()?, number()?);
+        let blocks = entries.div_ceil(BLOCK_BYTES as u64);
+        let index = Index::decode(&mut rest, blocks).ok_or(ManifestError::Malformed("index"))?;
+        let (entry_count, content_count) = index.counts();
+        if file_count > entry_count || content_count > file_count {
+            return Err(ManifestError::Malformed("counts"));
+        }
         let sections = Sections {
-            entries: number()?,
-            xattrs: number()?,
-            sha256: number()?,
-            packages: number()?,
+            entries,
+            xattrs,
+            sha256: content_count * 32,
+            packages,
         };
-        if file_count > entry_count || file_count.checked_mul(32) != Some(sections.sha256) {
-            return Err(ManifestError::Malformed("counts"));
-        }
-        let package_numbers = entry_count
-            .checked_mul(2)
-            .filter(|&bytes| bytes < sections.packages);
-        if package_numbers.is_none() || (entry_count == 0) != (sections.entries == 0) {
-            return Err(ManifestError::Malformed("counts"));
-        }
+        let mut number = || varint::take(&mut rest).ok_or(BAD);
         let count = number()?;
         if count > MAX_FILESYSTEMS as u64 {
             return Err(ManifestError::Malformed("too many file systems"));
@@ -297,6 +271,7 @@ impl Header {
             filesystems,
             rules,
             sections,
+            index,
         })
     }
 }

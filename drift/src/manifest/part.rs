@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use crate::TreePath;
-use crate::manifest::entries::{first_of_block, place_of_block};
-use crate::manifest::{Contents, ManifestError, Source};
+use crate::manifest::index::Index;
 
 /// Entries that follow each other: whole blocks of them. Every path of a tree belongs to exactly one part, whether the
 /// manifest has it or not.
@@ -13,8 +12,6 @@ pub struct Part {
     pub(super) blocks: Range<u64>,
     /// The places of its entries among all of them.
     pub ordinals: Range<u64>,
-    /// The places of its files among all files.
-    pub(super) file_ordinals: Range<u64>,
     /// The first path that belongs to it; none for the first part, which begins at the root.
     pub start: Option<TreePath>,
     /// The first path that belongs to the next part; none for the last one.
@@ -27,49 +24,33 @@ impl Part {
         Part {
             blocks: 0..0,
             ordinals: 0..0,
-            file_ordinals: 0..0,
             start,
             end,
         }
     }
 }
 
-/// Cuts the entries into parts of `blocks_each` blocks (at least one), in path order. There is always a part, if only
-/// an empty one.
-pub(super) fn parts<S: Source>(
-    contents: &Contents<S>,
-    blocks_each: u64,
-) -> Result<Vec<Part>, ManifestError> {
-    let blocks = contents.header.sections.entry_blocks();
-    let (count, files) = (contents.header.entry_count, contents.header.file_count);
+/// Cuts the entries into parts of `blocks_each` blocks (at least one), in path order.
+pub(super) fn parts(index: &Index, blocks_each: u64) -> Vec<Part> {
+    let (blocks, (entries, _)) = (index.blocks(), index.counts());
     let mut parts = vec![Part {
         blocks: 0..blocks,
-        ordinals: 0..count,
-        file_ordinals: 0..files,
+        ordinals: 0..entries,
         start: None,
         end: None,
     }];
     let mut cut = blocks_each.max(1);
-    while cut < blocks {
-        let start = first_of_block(contents, cut)?;
-        let (ordinal, file_ordinal) = place_of_block(contents, cut)?;
-        let last = parts.last_mut().expect("there is always one");
-        let in_order = last.start.as_ref().is_none_or(|before| *before < start);
-        if !in_order || ordinal < last.ordinals.start || ordinal > count {
-            return Err(ManifestError::Malformed("order of blocks"));
-        }
-        last.end = Some(start.clone());
+    while let (Some(place), Some(last)) = (index.get(cut), parts.last_mut()) {
         last.blocks.end = cut;
-        last.ordinals.end = ordinal;
-        last.file_ordinals.end = file_ordinal;
+        last.ordinals.end = place.ordinals.start;
+        last.end = Some(place.first.clone());
         parts.push(Part {
             blocks: cut..blocks,
-            ordinals: ordinal..count,
-            file_ordinals: file_ordinal..files,
-            start: Some(start),
+            ordinals: place.ordinals.start..entries,
+            start: Some(place.first.clone()),
             end: None,
         });
         cut = cut.saturating_add(blocks_each.max(1));
     }
-    Ok(parts)
+    parts
 }

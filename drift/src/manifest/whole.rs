@@ -3,10 +3,12 @@
 //! A host trusts the signature and reads what it needs; whoever signs or keeps a manifest reads all of it here, so that
 //! one tree has one identity and nothing rides along that no entry names.
 
+use crate::entry::Node;
 use crate::manifest::encoder::{Directories, EntryBlocks};
 use crate::manifest::entries::{Numbered, entry_block};
 use crate::manifest::layout::BLOCK_BYTES;
-use crate::manifest::{Contents, ManifestError, Package, Source, origin};
+use crate::manifest::times::{self, HEAD_BYTES};
+use crate::manifest::{Contents, ManifestError, Source, origin};
 
 const NOT_CANONICAL: ManifestError =
     ManifestError::Malformed("it is not the canonical form of its entries");
@@ -15,34 +17,50 @@ pub(super) fn check<S: Source>(contents: &Contents<S>) -> Result<(), ManifestErr
     for index in 0..contents.blocks.count() {
         contents.blocks.get(index)?;
     }
-    let packages = contents.packages()?;
-    let mut again = Again::new(contents, &packages);
+    if !contents.packages()?.are_all_used() {
+        return Err(NOT_CANONICAL);
+    }
+    check_times(contents)?;
+    let mut again = Again::new(contents);
     for numbered in contents.entries().numbered() {
         again.add(&numbered?)?;
     }
     again.finish()
 }
 
+/// The side section is outside the identity, but is times and nothing else.
+fn check_times<S: Source>(contents: &Contents<S>) -> Result<(), ManifestError> {
+    let start = contents.side.start + HEAD_BYTES;
+    let mut side = vec![0; contents.side.end.saturating_sub(start) as usize];
+    let source = contents.blocks.source();
+    source
+        .read_at(start, &mut side)
+        .map_err(ManifestError::Read)?;
+    if times::are_of(&side, contents.header.file_count) {
+        Ok(())
+    } else {
+        Err(ManifestError::Malformed("side section"))
+    }
+}
+
 /// The manifest as it is written again.
 struct Again<'m, S> {
     contents: &'m Contents<S>,
-    packages: &'m [Package],
-    package_used: Vec<bool>,
     directories: Directories,
     blocks: EntryBlocks,
     next_block: u64,
+    file_count: u64,
     content_bytes: u64,
 }
 
 impl<'m, S: Source> Again<'m, S> {
-    fn new(contents: &'m Contents<S>, packages: &'m [Package]) -> Self {
+    fn new(contents: &'m Contents<S>) -> Self {
         Again {
             contents,
-            packages,
-            package_used: vec![false; packages.len()],
             directories: Directories::default(),
             blocks: EntryBlocks::default(),
             next_block: 0,
+            file_count: 0,
             content_bytes: 0,
         }
     }
@@ -54,21 +72,18 @@ impl<'m, S: Source> Again<'m, S> {
         {
             return Err(ManifestError::Malformed("an entry is in no directory"));
         }
-        if let Some(package) = origin::read(self.contents, numbered, self.packages)?.package
-            && let Ok(index) = self.packages.binary_search(&package)
-        {
-            self.package_used[index] = true;
-        }
-        self.content_bytes = self.content_bytes.saturating_add(numbered.entry.size());
-        match self.blocks.push(&numbered.entry) {
-            Ok(Some(block)) => self.compare(&block),
-            Ok(None) => Ok(()),
+        let entry = &numbered.entry;
+        self.file_count += u64::from(matches!(entry.node, Node::File { .. }));
+        self.content_bytes = self.content_bytes.saturating_add(entry.size());
+        let sha256 = origin::sha256(self.contents, numbered)?;
+        match self.blocks.push(entry, sha256) {
+            Ok(written) => written.full.map_or(Ok(()), |block| self.compare(&block)),
             Err(_) => Err(NOT_CANONICAL),
         }
     }
 
     fn compare(&mut self, written: &[u8]) -> Result<(), ManifestError> {
-        if self.next_block >= self.contents.header.sections.entry_blocks() {
+        if self.next_block >= self.contents.block_count() {
             return Err(NOT_CANONICAL);
         }
         let (block, end) = entry_block(self.contents, self.next_block)?;
@@ -87,11 +102,7 @@ impl<'m, S: Source> Again<'m, S> {
             self.compare(&last)?;
         }
         let sets = &self.blocks.sets.bytes;
-        let all_used = self.package_used.iter().all(|&used| used);
-        let counted = self.content_bytes == header.content_bytes;
-        if self.next_block != header.sections.entry_blocks()
-            || sets.len() as u64 != header.sections.xattrs
-        {
+        if self.blocks.index != header.index || sets.len() as u64 != header.sections.xattrs {
             return Err(NOT_CANONICAL);
         }
         let mut offset = header.sections.xattrs_start();
@@ -104,7 +115,8 @@ impl<'m, S: Source> Again<'m, S> {
             }
             offset += chunk.len() as u64;
         }
-        if all_used && counted {
+        let counted = (self.file_count, self.content_bytes);
+        if counted == (header.file_count, header.content_bytes) {
             Ok(())
         } else {
             Err(NOT_CANONICAL)

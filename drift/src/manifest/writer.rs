@@ -1,19 +1,20 @@
 //! Entries in path order in; a manifest out. What is held meanwhile is what is written, once.
 
-use std::collections::HashMap;
 use std::io;
 
 use crate::entry::{AttributeSet, Entry, Node};
 use crate::manifest::builder::{check_filesystems, fits};
 use crate::manifest::encoder::{Directories, EntryBlocks};
 use crate::manifest::layout::{
-    self, Filesystem, Header, MAX_BODY_BYTES, MAX_HEADER_BYTES, SIDE_MAGIC, Sections,
+    self, Filesystem, Header, MAX_BODY_BYTES, MAX_HEADER_BYTES, Sections,
 };
+use crate::manifest::origin::PackageNumbers;
 use crate::manifest::pieces::{Pieces, Table};
-use crate::manifest::record::put_bytes;
+use crate::manifest::record::Said;
+use crate::manifest::times::Times;
 use crate::manifest::{BuildError, Identity, Package};
 use crate::rules::Rules;
-use crate::{Sha256, TreePath, varint};
+use crate::{Sha256, TreePath};
 
 /// Writes the manifest of an image whose entries come in path order.
 pub struct Writer {
@@ -24,8 +25,7 @@ pub struct Writer {
     entries: Pieces,
     sha256: Pieces,
     numbers: PackageNumbers,
-    times: Pieces,
-    entry_count: u64,
+    times: Times,
     file_count: u64,
     content_bytes: u64,
 }
@@ -51,8 +51,7 @@ impl Writer {
             entries: Pieces::default(),
             sha256: Pieces::default(),
             numbers: PackageNumbers::default(),
-            times: Pieces::default(),
-            entry_count: 0,
+            times: Times::default(),
             file_count: 0,
             content_bytes: 0,
         }
@@ -79,15 +78,16 @@ impl Writer {
             return Err(BuildError::Orphan(path.clone()));
         }
         fits(entry, sha256.is_some())?;
-        if let Some(full) = self.blocks.push(entry)? {
+        let written = self.blocks.push(entry, sha256)?;
+        if let Some(full) = written.full {
             self.entries.push(full);
         }
         self.numbers.push(package)?;
-        self.entry_count += 1;
         if let (Node::File { size, .. }, Some(sha256)) = (&entry.node, sha256) {
-            self.sha256.extend(sha256.as_bytes());
-            self.times.extend(&modified.0.to_le_bytes());
-            self.times.extend(&modified.1.to_le_bytes());
+            if written.content == Said::New {
+                self.sha256.extend(sha256.as_bytes());
+            }
+            self.times.push(modified);
             self.file_count += 1;
             self.content_bytes = self.content_bytes.saturating_add(*size);
         }
@@ -111,7 +111,7 @@ impl Writer {
         let xattrs = self.blocks.sets.bytes;
         let packages = self.numbers.section()?;
         let header = Header {
-            entry_count: self.entry_count,
+            entry_count: self.blocks.index.counts().0,
             file_count: self.file_count,
             content_bytes: self.content_bytes,
             not_held,
@@ -123,12 +123,13 @@ impl Writer {
                 sha256: self.sha256.length(),
                 packages: packages.length(),
             },
+            index: self.blocks.index,
         };
         let mut body = self.entries.into_vec();
         body.push(xattrs);
         body.extend(self.sha256.into_vec());
         body.extend(packages.into_vec());
-        assemble(&header, body, self.times.into_vec())
+        assemble(&header, body, self.times.finish())
     }
 }
 
@@ -154,72 +155,12 @@ impl Sheets {
     }
 }
 
-/// Which package each entry is of, by numbers in the order of their first use.
-#[derive(Default)]
-struct PackageNumbers {
-    packages: HashMap<Package, u16>,
-    last: Option<(Package, u16)>,
-    numbers: Vec<u16>,
-}
-
-impl PackageNumbers {
-    fn push(&mut self, package: Option<&Package>) -> Result<(), BuildError> {
-        let number = match (package, &self.last) {
-            (None, _) => 0,
-            (Some(package), Some((last, number))) if package == last => *number,
-            (Some(package), _) => self.number(package)?,
-        };
-        self.numbers.push(number);
-        Ok(())
-    }
-
-    fn number(&mut self, package: &Package) -> Result<u16, BuildError> {
-        let next = u16::try_from(self.packages.len() + 1);
-        let number = match (self.packages.get(package), next) {
-            (Some(number), _) => *number,
-            (None, Err(_)) => return Err(BuildError::TooManyPackages),
-            (None, Ok(next)) => {
-                let long = |text: &&String| text.len() > Package::MAX_BYTES;
-                if let Some(bad) = [&package.name, &package.version].into_iter().find(long) {
-                    return Err(BuildError::BadName(bad.clone()));
-                }
-                self.packages.insert(package.clone(), next);
-                next
-            }
-        };
-        self.last = Some((package.clone(), number));
-        Ok(number)
-    }
-
-    /// The sorted list of packages, then two bytes an entry: its package's number from 1, or 0.
-    fn section(self) -> Result<Pieces, BuildError> {
-        let mut sorted: Vec<(Package, u16)> = self.packages.into_iter().collect();
-        sorted.sort();
-        let mut list = Vec::new();
-        varint::put(&mut list, sorted.len() as u64);
-        let mut final_numbers = vec![0_u16; sorted.len() + 1];
-        for ((package, number), place) in sorted.iter().zip(1..) {
-            final_numbers[usize::from(*number)] = place;
-            put_bytes(&mut list, package.name.as_bytes());
-            put_bytes(&mut list, package.version.as_bytes());
-        }
-        let mut section = Pieces::default();
-        section.push(list);
-        for number in self.numbers {
-            section.extend(&final_numbers[usize::from(number)].to_le_bytes());
-        }
-        Ok(section)
-    }
-}
-
-fn assemble(
-    header: &Header,
-    body: Vec<Vec<u8>>,
-    times: Vec<Vec<u8>>,
-) -> Result<Sheets, BuildError> {
+fn assemble(header: &Header, body: Vec<Vec<u8>>, side: Vec<Vec<u8>>) -> Result<Sheets, BuildError> {
     let encoded = header.encode();
     if encoded.len() as u64 > MAX_HEADER_BYTES {
-        return Err(BuildError::TooLarge("set of rules"));
+        return Err(BuildError::TooLarge(
+            "set of rules, with its longest paths,",
+        ));
     }
     let body_bytes = body.iter().map(|piece| piece.len() as u64).sum();
     if body_bytes > MAX_BODY_BYTES {
@@ -233,8 +174,7 @@ fn assemble(
     let mut pieces = vec![preamble.to_vec(), encoded];
     pieces.extend(body);
     pieces.push(table);
-    pieces.push(SIDE_MAGIC.to_vec());
-    pieces.extend(times);
+    pieces.extend(side);
     Ok(Sheets {
         identity,
         entry_count: header.entry_count,

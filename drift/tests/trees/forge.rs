@@ -42,23 +42,18 @@ impl Parts {
         let header = rest
             .split_off(..usize::from(u16::from_le_bytes(*length)))?
             .to_vec();
-        let mut counts = &header[..];
-        let _entries = take_number(&mut counts)?;
-        let files = usize::try_from(take_number(&mut counts)?)
-            .ok()
-            .filter(|&files| files <= data.len())?;
-        let side = [&b"drftside"[..], &vec![0; files * 12]].concat();
+        let files = take_number(&mut &header[..])?;
         Some(Parts {
             header,
             body: rest.to_vec(),
             table: Vec::new(),
-            side,
+            side: side_of(files),
         })
     }
 
     /// Puts a file together whose lengths and block digests are right.
     pub fn seal(&self) -> Vec<u8> {
-        let mut preamble = b"drftmark\x01\0\0\0\0\0\x01\0".to_vec();
+        let mut preamble = b"drftmark\x02\0\0\0\0\0\x01\0".to_vec();
         preamble.extend_from_slice(&(self.header.len() as u64).to_le_bytes());
         preamble.extend_from_slice(&(self.body.len() as u64).to_le_bytes());
         preamble.extend_from_slice(&[0; 8]);
@@ -69,6 +64,21 @@ impl Parts {
             .collect();
         [&preamble, &self.header[..], &self.body, &table, &self.side].concat()
     }
+}
+
+/// The side section of so many files, all written in the first moment of 1970.
+fn side_of(files: u64) -> Vec<u8> {
+    let mut run = Vec::new();
+    if files > 0 {
+        let mut count = files;
+        while count >= 0x80 {
+            run.push(count as u8 | 0x80);
+            count >>= 7;
+        }
+        run.extend([count as u8, 0, 0]);
+    }
+    let length = (run.len() as u64).to_le_bytes();
+    [&b"drftside"[..], &length, &run].concat()
 }
 
 fn take_number(bytes: &mut &[u8]) -> Option<u64> {

@@ -119,8 +119,8 @@ impl<'a> Hand<'a> {
         if let Some(group) = gathered.group {
             self.pool.see(group, &gathered.entry.path);
         }
-        let count = self.stretch.draft.len();
-        if at != self.stretch.start + count as u64 || count == Stretch::FULL {
+        let next = self.stretch.start + self.stretch.draft.len() as u64;
+        if at != next || self.stretch.is_full() {
             self.close();
             self.stretch = Stretch::of(at);
         }
@@ -129,10 +129,9 @@ impl<'a> Hand<'a> {
 
     /// Hands over what was packed.
     pub(super) fn close(&mut self) {
-        let mut full = std::mem::take(&mut self.stretch);
+        let full = std::mem::take(&mut self.stretch);
         if !full.draft.is_empty() {
-            full.draft.shrink();
-            self.pool.keep(full);
+            self.pool.keep(full.finish());
         }
     }
 }

@@ -15,7 +15,7 @@ use drift::observation::Group;
 
 use super::hand::Hand;
 use super::tree::Met;
-use super::{Reading, Stretch, Tree};
+use super::{Kept, Reading, Tree};
 use crate::bake::BakeError;
 use crate::scan::filesystems::Filesystems;
 use crate::scan::{HeldPlace, Inodes, Progress};
@@ -79,7 +79,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Found {
-    stretches: Vec<Stretch>,
+    stretches: Vec<Kept>,
     groups: LinkGroups,
     gaps: Vec<Gap>,
 }
@@ -188,7 +188,7 @@ impl<'a> Pool<'a> {
         locked(&self.found).groups.see(group, path);
     }
 
-    pub(super) fn keep(&self, stretch: Stretch) {
+    pub(super) fn keep(&self, stretch: Kept) {
         locked(&self.found).stretches.push(stretch);
     }
 

@@ -35,13 +35,13 @@ impl Parts {
         };
         let (header, body) = (number(16)?, number(24)?);
         let mut rest = &bytes[PREAMBLE..];
-        let numbers: Vec<usize> = (0..8).map(|_| varint(&mut rest)).collect();
+        let numbers: Vec<usize> = (0..6).map(|_| varint(&mut rest)).collect();
         let entries = PREAMBLE + header;
         let table = entries + body;
         Ok(Parts {
             header,
             entries,
-            unread: entries + numbers[4] + numbers[5],
+            unread: entries + numbers[3] + numbers[4],
             table,
             side: table + body.div_ceil(BLOCK) * 32,
         })
@@ -64,7 +64,7 @@ fn varint(rest: &mut &[u8]) -> usize {
 /// Enough entries for several blocks, some with attributes.
 fn ground() -> Result<Ground> {
     let ground = Ground::new(FileSystem::Ext4, 48)?;
-    ground.shell("", "mkdir tree; cd tree; touch file-with-a-rather-long-name-{1..2500}; setfattr -n user.note -v x file-with-a-rather-long-name-{1..50}")?;
+    ground.shell("", "mkdir tree; cd tree; for n in {1..3000}; do echo $n > file-with-a-rather-long-name-$n; done; setfattr -n user.note -v x file-with-a-rather-long-name-{1..50}")?;
     ground.bake_well("tree", "baked", None)?;
     Ok(ground)
 }
