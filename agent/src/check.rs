@@ -157,6 +157,7 @@ pub fn check(
         (_, true) => (Pass::Disk, Verified::default()),
         _ => (Pass::Full, Verified::default()),
     };
+    let as_read = verified.digest();
     let mut drifts = BTreeMap::new();
     let mut gaps: Vec<Gap> = Vec::new();
     let request = ScanRequest {
@@ -187,7 +188,9 @@ pub fn check(
         root: arguments.root.clone(),
         source,
     })?;
-    remember(&memory, &verified);
+    if verified.digest() != as_read {
+        remember(&memory, &verified);
+    }
     gaps.sort_by(|a, b| a.path.cmp(&b.path));
     // Neither package section is read where nothing drifted.
     let packages = match drifts.is_empty() {
@@ -293,7 +296,7 @@ fn remember(path: &Path, verified: &Verified) {
     let is_there = std::fs::create_dir_all(directory).is_ok();
     if is_there
         && !verified.is_empty()
-        && let Err(error) = durable::write_with(path, 0o600, &|file| verified.write(file))
+        && let Err(error) = durable::write_for_this_boot(path, 0o600, &|file| verified.write(file))
     {
         tracing::debug!(%error, "the next quick check will have to read everything");
     }

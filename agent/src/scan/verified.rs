@@ -5,14 +5,17 @@
 //! `ctime` is older by more than [`SETTLED_NANOSECONDS`] than the moment it was read.
 //!
 //! ```text
-//! magic      8 bytes, "drftseen"
+//! magic      8 bytes, "drftsee2"
 //! manifest   32 bytes, its BLAKE3; boot id: length (1 byte) and bytes; mounts: count (1 byte), 8 bytes each
 //! latest     8 bytes, nanoseconds since 1970
-//! marks      20 bytes for each entry: device, inode, ctime; zero where there is none
+//! key        16 bytes
+//! marks      8 bytes for each entry: SipHash-2-4 by the key of device, inode, ctime; zero where there is none
 //! digest     32 bytes, BLAKE3 of all before
 //! ```
-//! All numbers are little-endian.
+//! All numbers are little-endian. The key is drawn anew whenever marks begin anew, and is root's alone: nobody can look for
+//! a ctime whose mark is that of another, and by chance one of 2^64 is.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read, Write};
 
 use drift::Blake3;
@@ -22,11 +25,11 @@ use driftmark_kernel::Stat;
 /// A change within the kernel's clock tick of the reading may have the same `ctime` as the reading saw.
 const SETTLED_NANOSECONDS: i64 = 20_000_000;
 
-const MAGIC: &[u8; 8] = b"drftseen";
-const MARK_BYTES: usize = 20;
+const MAGIC: &[u8; 8] = b"drftsee2";
+const MARK_BYTES: usize = 8;
 const DIGEST_BYTES: u64 = 32;
 /// So many marks are written, and read, at once.
-const MARKS_AT_ONCE: usize = 1024;
+const MARKS_AT_ONCE: usize = 8 * 1024;
 
 /// Marks of entries that were found to be as the manifest says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub struct Verified {
     context: Context,
     /// The latest moment that a mark was made, nanoseconds since 1970.
     latest: i64,
+    key: Key,
     /// By the entry's ordinal.
     marks: Vec<Mark>,
 }
@@ -52,15 +56,15 @@ pub struct Context {
 
 /// What an entry looked like when it was verified and nothing had to be told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C, packed(4))]
-pub(super) struct Mark {
-    device: u32,
-    inode: u64,
-    changed: i64,
-}
+struct Mark(u64);
+
+/// What marks are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Key(u64, u64);
 
 /// The marks of the entries of one part.
 pub(super) struct Marks<'v> {
+    key: Key,
     first: u64,
     marks: &'v mut [Mark],
 }
@@ -73,6 +77,7 @@ impl Verified {
             *self = Verified {
                 context,
                 latest: now,
+                key: Key::drawn(),
                 marks: Vec::new(),
             };
         }
@@ -91,6 +96,7 @@ impl Verified {
 
     /// All marks, to be shared out among the parts of the manifest in their order.
     pub(super) fn shared_out(&mut self, parts: Vec<Part>) -> Vec<(Part, Marks<'_>)> {
+        let key = self.key;
         let mut rest = self.marks.as_mut_slice();
         let share = |part: Part| {
             let length = part.ordinals.end - part.ordinals.start;
@@ -98,7 +104,7 @@ impl Verified {
             let (marks, others) = std::mem::take(&mut rest).split_at_mut(there);
             rest = others;
             let first = part.ordinals.start;
-            (part, Marks { first, marks })
+            (part, Marks { key, first, marks })
         };
         parts.into_iter().map(share).collect()
     }
@@ -106,6 +112,7 @@ impl Verified {
     /// Marks of what was judged when all parts were done.
     pub(super) fn all(&mut self) -> Marks<'_> {
         Marks {
+            key: self.key,
             first: 0,
             marks: &mut self.marks,
         }
@@ -117,16 +124,33 @@ impl Verified {
     /// What writing gives.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut hasher = blake3::Hasher::new();
-        let mut put = |bytes: &[u8]| {
+        self.pieces(&mut |bytes| {
             hasher.update(bytes);
             to.write_all(bytes)
-        };
+        })?;
+        to.write_all(hasher.finalize().as_bytes())
+    }
+
+    /// The digest of all that would be written: where it is what it was, there is nothing to write.
+    pub fn digest(&self) -> Blake3 {
+        let mut hasher = blake3::Hasher::new();
+        let hashed = self.pieces(&mut |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        });
+        debug_assert!(hashed.is_ok(), "hashing does not fail");
+        hasher.finalize().into()
+    }
+
+    fn pieces(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         put(&self.head())?;
+        let mut bytes = Vec::with_capacity(MARKS_AT_ONCE * MARK_BYTES);
         for marks in self.marks.chunks(MARKS_AT_ONCE) {
-            let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.to_bytes()).collect();
+            bytes.clear();
+            bytes.extend(marks.iter().flat_map(|mark| mark.0.to_le_bytes()));
             put(&bytes)?;
         }
-        to.write_all(hasher.finalize().as_bytes())
+        Ok(())
     }
 
     fn head(&self) -> Vec<u8> {
@@ -142,6 +166,8 @@ impl Verified {
         bytes.push(mounts.len() as u8);
         bytes.extend(mounts.iter().flat_map(|mount| mount.to_le_bytes()));
         bytes.extend_from_slice(&self.latest.to_le_bytes());
+        bytes.extend_from_slice(&self.key.0.to_le_bytes());
+        bytes.extend_from_slice(&self.key.1.to_le_bytes());
         bytes
     }
 
@@ -166,13 +192,18 @@ impl Verified {
         let mounts = (0..count).map(|_| from.take().map(u64::from_le_bytes));
         let mounts = mounts.collect::<io::Result<_>>()?;
         let latest = i64::from_le_bytes(from.take()?);
+        let key = Key(
+            u64::from_le_bytes(from.take()?),
+            u64::from_le_bytes(from.take()?),
+        );
         let mut marks = Vec::with_capacity(entries as usize);
         let mut bytes = vec![0; MARKS_AT_ONCE * MARK_BYTES];
         while marks.len() < entries as usize {
             let count = MARKS_AT_ONCE.min(entries as usize - marks.len());
             let some = &mut bytes[..count * MARK_BYTES];
             from.fill(some)?;
-            marks.extend(some.as_chunks().0.iter().map(Mark::from_bytes));
+            let some = some.as_chunks().0.iter();
+            marks.extend(some.map(|bytes| Mark(u64::from_le_bytes(*bytes))));
         }
         let is_whole = from.ends_with_digest()?;
         Ok(is_whole.then(|| Verified {
@@ -182,6 +213,7 @@ impl Verified {
                 mounts,
             },
             latest,
+            key,
             marks,
         }))
     }
@@ -218,13 +250,13 @@ impl Marks<'_> {
     /// Whether the entry looks exactly as it did when it was verified.
     pub(super) fn trust(&self, ordinal: u64, stat: &Stat) -> bool {
         let mark = self.at(ordinal).map(|at| self.marks[at]);
-        mark.is_some_and(|mark| mark != Mark::default() && mark == Mark::of(stat))
+        mark.is_some_and(|mark| mark != Mark::default() && mark == Mark::of(stat, self.key))
     }
 
     /// Notes that an entry was found to be as the manifest says, read from the moment `read_at` on, unless that is too
     /// close to its last change.
     pub(super) fn mark(&mut self, ordinal: u64, stat: &Stat, read_at: i64) {
-        let mark = Mark::of(stat);
+        let mark = Mark::of(stat, self.key);
         let settled = is_settled(stat, read_at);
         self.set(ordinal, if settled { mark } else { Mark::default() });
     }
@@ -259,30 +291,23 @@ fn changed(stat: &Stat) -> i64 {
 }
 
 impl Mark {
-    fn of(stat: &Stat) -> Self {
-        Mark {
-            // As the kernel numbers devices: 12 bits and 20.
-            device: (stat.dev.0 << 20) | (stat.dev.1 & 0x000f_ffff),
-            inode: stat.ino,
-            changed: changed(stat),
-        }
+    fn of(stat: &Stat, Key(first, second): Key) -> Self {
+        #[allow(
+            deprecated,
+            reason = "what took its place has no key that could be kept for the next process"
+        )]
+        let mut hasher = std::hash::SipHasher::new_with_keys(first, second);
+        hasher.write_u64((u64::from(stat.dev.0) << 32) | u64::from(stat.dev.1));
+        hasher.write_u64(stat.ino);
+        hasher.write_i64(changed(stat));
+        Mark(hasher.finish().max(1))
     }
+}
 
-    fn to_bytes(self) -> [u8; MARK_BYTES] {
-        let mut bytes = [0; MARK_BYTES];
-        bytes[..4].copy_from_slice(&{ self.device }.to_le_bytes());
-        bytes[4..12].copy_from_slice(&{ self.inode }.to_le_bytes());
-        bytes[12..].copy_from_slice(&{ self.changed }.to_le_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8; MARK_BYTES]) -> Self {
-        let (device, rest) = bytes.split_first_chunk().expect("20 bytes");
-        let (inode, changed) = rest.split_first_chunk().expect("16 bytes");
-        Mark {
-            device: u32::from_le_bytes(*device),
-            inode: u64::from_le_bytes(*inode),
-            changed: i64::from_le_bytes(*changed.first_chunk().expect("8 bytes")),
-        }
+impl Key {
+    /// One that nobody knows: the standard library draws it from the system's randomness.
+    fn drawn() -> Self {
+        let drawn = RandomState::new();
+        Key(drawn.hash_one(0), drawn.hash_one(1))
     }
 }
