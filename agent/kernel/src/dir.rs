@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::flags;
-use crate::names::{Names, Scratch};
+use crate::names::{Between, Names, Scratch};
 use crate::stat::{self, FileKind, Stat};
 use crate::tree::Access;
 use crate::xattrs::{self, Xattrs};
@@ -92,8 +92,21 @@ impl Dir {
     /// # Errors
     /// Those of `getdents64`; `names` is then incomplete and must not be taken for the whole.
     pub fn names(&mut self, names: &mut Names, scratch: &mut Scratch) -> io::Result<()> {
+        self.names_between(Between::default(), names, scratch)
+    }
+
+    /// The same, of those names that are between two.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn names_between(
+        &mut self,
+        between: Between<'_>,
+        names: &mut Names,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
         let again = std::mem::replace(&mut self.listed, true);
-        names.read(self.fd.as_fd(), again, scratch)
+        names.read(self.fd.as_fd(), again, between, scratch)
     }
 
     /// What this directory itself is.

@@ -47,7 +47,7 @@ pub mod xattrs;
 pub use dir::Dir;
 pub use loop_device::LoopDevice;
 pub use mounts::Mount;
-pub use names::{Names, Scratch};
+pub use names::{Between, Names, Scratch};
 pub use partitions::Partition;
 pub use stat::{FileKind, Stat};
 pub use superblock::Superblock;

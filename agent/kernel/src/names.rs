@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{RawDir, SeekFrom};
@@ -16,6 +15,21 @@ use crate::stat::FileKind;
 pub struct Names {
     bytes: Vec<u8>,
     listed: Vec<Listed>,
+}
+
+/// Which names of a directory are kept: all but those before the one, and those after the other, in byte order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Between<'a> {
+    /// The first that is kept, if it is there.
+    pub first: Option<&'a [u8]>,
+    /// The last that is kept, if it is there.
+    pub last: Option<&'a [u8]>,
+}
+
+impl Between<'_> {
+    fn has(&self, name: &[u8]) -> bool {
+        self.first.is_none_or(|first| first <= name) && self.last.is_none_or(|last| name <= last)
+    }
 }
 
 /// What the kernel fills while a directory is listed: one serves a whole walk, whatever many directories it is in.
@@ -61,14 +75,14 @@ impl Names {
 
     /// The place of the first name that does not come before this one, if they are in byte order.
     pub fn position_of(&self, name: &[u8]) -> usize {
-        let without_end = |listed: &Listed| &self.bytes[listed.span.start..listed.span.end - 1];
+        let without_end = |listed: &Listed| &self.bytes[listed.start..listed.end() - 1];
         self.listed
             .partition_point(|listed| without_end(listed) < name)
     }
 
     fn name(&self, listed: &Listed) -> Name<'_> {
         Name {
-            name: CStr::from_bytes_with_nul(&self.bytes[listed.span.clone()])
+            name: CStr::from_bytes_with_nul(&self.bytes[listed.start..listed.end()])
                 .expect("every name was stored with the one zero byte that ends it"),
             kind: listed.kind,
             ino: listed.ino,
@@ -78,15 +92,19 @@ impl Names {
     /// Puts the names in byte order, which within one directory is path-component order.
     pub fn sort(&mut self) {
         let bytes = &self.bytes;
-        self.listed
-            .sort_unstable_by(|a, b| bytes[a.span.clone()].cmp(&bytes[b.span.clone()]));
+        let whole = |listed: &Listed| &bytes[listed.start..listed.end()];
+        self.listed.sort_unstable_by(|a, b| {
+            let by_beginning = a.beginning.cmp(&b.beginning);
+            by_beginning.then_with(|| whole(a).cmp(whole(b)))
+        });
     }
 
-    /// Lists `dir` from its start, if `again` whatever was read of it before.
+    /// Lists `dir` from its start, if `again` whatever was read of it before; keeps what is `between`.
     pub(crate) fn read(
         &mut self,
         dir: BorrowedFd<'_>,
         again: bool,
+        between: Between<'_>,
         Scratch(scratch): &mut Scratch,
     ) -> io::Result<()> {
         self.bytes.clear();
@@ -99,13 +117,16 @@ impl Names {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes_with_nul();
-            if name == b".\0" || name == b"..\0" {
+            let is_itself = name == b".\0" || name == b"..\0";
+            if is_itself || !between.has(entry.file_name().to_bytes()) {
                 continue;
             }
             let start = self.bytes.len();
             self.bytes.extend_from_slice(name);
             self.listed.push(Listed {
-                span: start..self.bytes.len(),
+                start,
+                beginning: beginning(name),
+                length: name.len() as u16,
                 kind: FileKind::from_rustix(entry.file_type()),
                 ino: entry.ino(),
             });
@@ -116,9 +137,27 @@ impl Names {
 
 #[derive(Debug)]
 struct Listed {
-    span: Range<usize>,
-    kind: Option<FileKind>,
+    start: usize,
+    /// Its first bytes as a number: most names differ there, and are put in order by it alone.
+    beginning: u64,
     ino: u64,
+    /// With the zero byte that ends it; no entry of a directory is longer than 64 KiB.
+    length: u16,
+    kind: Option<FileKind>,
+}
+
+impl Listed {
+    fn end(&self) -> usize {
+        self.start + usize::from(self.length)
+    }
+}
+
+/// Of a shorter name zeros follow, which no name has.
+fn beginning(name: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let length = name.len().min(first.len());
+    first[..length].copy_from_slice(&name[..length]);
+    u64::from_be_bytes(first)
 }
 
 /// One `getdents64` for nearly every directory of a real root; far above the longest entry a file system may return.
@@ -188,6 +227,34 @@ mod tests {
             let unique: BTreeSet<&CStr> = names.iter().map(|name| name.name).collect();
             assert_eq!((names.len(), unique.len()), (5000, 5000));
         }
+    }
+
+    #[test]
+    fn of_a_directory_that_is_gone_through_in_part_only_that_part_is_kept() {
+        let place = lab::place();
+        for name in ["a", "b", "b.c", "c", "cc", "d"] {
+            File::create_new(place.path().join(name)).expect("create file");
+        }
+        let mut dir = Tree::plain(place.path())
+            .and_then(|tree| tree.root())
+            .expect("open");
+        let mut kept = |first: Option<&str>, last: Option<&str>| {
+            let between = Between {
+                first: first.map(str::as_bytes),
+                last: last.map(str::as_bytes),
+            };
+            let mut names = Names::new();
+            dir.names_between(between, &mut names, &mut Scratch::default())
+                .expect("list");
+            names.sort();
+            let kept = names.iter().map(|name| name.name.to_str().expect("text"));
+            kept.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(kept(None, None), "a b b.c c cc d");
+        assert_eq!(kept(Some("b"), Some("c")), "b b.c c");
+        assert_eq!(kept(Some("b."), None), "b.c c cc d");
+        assert_eq!(kept(None, Some("bb")), "a b b.c");
+        assert_eq!(kept(Some("e"), None), "");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Directories are read whole, their names sorted, and each is entered right after it was visited. The walk keeps an
 //! explicit stack: a tree may be as deep as it likes. A walk may be of a part of the paths alone: it then lists the
-//! directories above its first path, without visiting them.
+//! directories above its first path, without visiting them, and keeps no name that is not on the way.
 
 mod found;
 mod place;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use drift::TreePath;
 use drift::coverage::{Gap, GapReason};
 use drift::rules::{Rule, Rules, Scope};
-use driftmark_kernel::{Access, Dir, FileKind, Names, Scratch, Stat, boot};
+use driftmark_kernel::{Access, Between, Dir, FileKind, Names, Scratch, Stat, boot};
 
 use super::filesystems::{Filesystems, Holding};
 
@@ -333,7 +333,12 @@ impl<'a> Walk<'a> {
         scope: Scope<'a>,
     ) -> Result<Level<'a>, Gap> {
         let mut names = self.spare.pop().unwrap_or_default();
-        if let Err(error) = dir.names(&mut names, &mut self.scratch) {
+        // A part may begin and end in the midst of a directory of any size.
+        let between = Between {
+            first: self.start.and_then(|start| name_towards(&path, start)),
+            last: self.end.and_then(|end| name_towards(&path, end)),
+        };
+        if let Err(error) = dir.names_between(between, &mut names, &mut self.scratch) {
             return Err(unreadable(&path, &error));
         }
         names.sort();
@@ -350,6 +355,13 @@ impl<'a> Walk<'a> {
     fn leave(&mut self, levels: &mut Vec<Level<'a>>) {
         self.spare.extend(levels.pop().map(|level| level.names));
     }
+}
+
+/// The name in a directory by which a path lies below it; none of one that does not.
+fn name_towards<'p>(directory: &TreePath, path: &'p TreePath) -> Option<&'p [u8]> {
+    let depth = directory.components().count();
+    let name = path.components().nth(depth)?;
+    path.is_within(directory).then_some(name)
 }
 
 /// Whether the rule that counts at a path is a volatile one of a directory above: nothing here is held.
