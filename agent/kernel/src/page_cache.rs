@@ -5,11 +5,17 @@ use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FsWord};
 use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::sys;
 
 /// `RWF_DONTCACHE` of linux/fs.h (Linux 6.14, ext4 and xfs): pages that this read brings in go once they were copied.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// `EXT4_SUPER_MAGIC` and `XFS_SUPER_MAGIC` of linux/magic.h: a file's pages are its own, and what is read around them is
+/// what they would hold.
+const OWN_PAGES: [FsWord; 2] = [0xef53, 0x5846_5342];
 
 /// Reads files in passing, one after the other.
 #[derive(Debug, Default)]
@@ -18,6 +24,8 @@ pub struct Passing {
     device: Option<(u32, u32)>,
     /// On this device a read that does not wait is not to be had.
     waits: bool,
+    /// Whether the files of this device have their pages to themselves.
+    has_own_pages: Option<bool>,
     /// What was read of the file and was not there before.
     brought: Option<Range<u64>>,
 }
@@ -52,8 +60,18 @@ impl Passing {
         if self.device.replace(device) != Some(device) {
             self.way = Way::default();
             self.waits = false;
+            self.has_own_pages = None;
         }
         self.brought = None;
+    }
+
+    /// Whether nothing of a file is in the page cache: what processes will see is then what its disk has. False where that
+    /// cannot be told (Linux before 6.5), or where a file's pages may be another's, as those of an overlay are. After
+    /// [`Passing::begin`].
+    pub fn is_absent(&mut self, file: &impl AsFd) -> bool {
+        let file = file.as_fd();
+        let of_type = || rustix::fs::fstatfs(file).is_ok_and(|of| OWN_PAGES.contains(&of.f_type));
+        *self.has_own_pages.get_or_insert_with(of_type) && sys::cached_pages(file) == Ok(0)
     }
 
     /// Reads at an offset as far as that needs no waiting. Where it would, the kernel begins to read what is asked for,
@@ -161,7 +179,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{lab, sys};
+    use crate::lab;
 
     const LENGTH: u64 = 1 << 20;
 
@@ -228,6 +246,26 @@ mod tests {
                 println!("skipped: no {way:?} here");
             }
         }
+    }
+
+    #[test]
+    fn a_file_is_absent_until_somebody_reads_any_of_it() {
+        let place = lab::place();
+        let file = written(&place.path().join("file"));
+        drop_all(&file);
+        let passing = &mut Passing::default();
+        passing.begin((1, 1));
+        let kind = rustix::fs::fstatfs(&file).expect("ask").f_type;
+        if !OWN_PAGES.contains(&kind) || sys::cached_pages(file.as_fd()) != Ok(0) {
+            assert!(!passing.is_absent(&file), "it cannot be told");
+            return println!("skipped: pages cannot be dropped, or be another's");
+        }
+        assert!(passing.is_absent(&file));
+        rustix::io::pread(&file, &mut [0; 1], LENGTH / 2).expect("read");
+        assert!(!passing.is_absent(&file));
+        let other = File::open("/proc/self/status").expect("open");
+        passing.begin((2, 2));
+        assert!(!passing.is_absent(&other), "it has no pages");
     }
 
     #[test]

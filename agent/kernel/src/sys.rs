@@ -39,7 +39,6 @@ pub(crate) fn make_inert(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
 
 /// `cachestat` (Linux 6.5) of a whole file: how many of its pages are in the page cache. Unlike a read that does not
 /// wait, it brings none in. No crate has it.
-#[cfg(test)]
 pub(crate) fn cached_pages(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     const SYS_CACHESTAT: c_long = 451;
     let whole = [0_u64; 2];

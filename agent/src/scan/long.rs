@@ -10,7 +10,7 @@ use blake3::hazmat::{
 };
 use drift::compare::Met;
 use drift::{Blake3, TreePath};
-use driftmark_kernel::{Stat, page_cache};
+use driftmark_kernel::{Stat, direct, page_cache};
 
 use super::read::{Content, Read, Reader, seal};
 use super::walk::HeldPlace;
@@ -49,7 +49,9 @@ pub(super) struct Long {
     /// Segments that are not hashed yet.
     left: AtomicU64,
     failed: AtomicBool,
-    /// As far as is known, it is on the disk alone.
+    /// It is read around the page cache.
+    is_around: bool,
+    /// It is read through it, and as far as is known on the disk alone.
     is_cold: AtomicBool,
     values: Mutex<Vec<ChainingValue>>,
 }
@@ -65,6 +67,7 @@ impl Long {
     ) -> Self {
         let segments = before.size.div_ceil(SEGMENT_BYTES);
         page_cache::as_asked(&file);
+        let is_around = direct::is_on(&file).unwrap_or(false);
         Long {
             path,
             place,
@@ -75,7 +78,8 @@ impl Long {
             next: AtomicU64::new(0),
             left: AtomicU64::new(segments),
             failed: AtomicBool::new(false),
-            is_cold: AtomicBool::new(true),
+            is_around,
+            is_cold: AtomicBool::new(!is_around),
             values: Mutex::new(vec![[0; 32]; segments as usize]),
         }
     }
@@ -105,7 +109,7 @@ impl Long {
             let nth = self.next.fetch_add(1, Ordering::Relaxed);
             if nth >= segments {
                 return if is_last {
-                    self.whole()
+                    self.whole(reader)
                 } else {
                     Hashed::ByOthers
                 };
@@ -150,8 +154,9 @@ impl Long {
         asked
     }
 
-    fn whole(&self) -> Hashed {
-        if self.failed.load(Ordering::Acquire) {
+    fn whole(&self, reader: &mut Reader<'_>) -> Hashed {
+        let has_failed = self.failed.load(Ordering::Acquire);
+        if has_failed || (self.is_around && reader.was_passed(&self.file, &self.before)) {
             return Hashed::Changed;
         }
         let content = Content::of(self.before.size, root(&self.values()));

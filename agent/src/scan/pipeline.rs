@@ -1,5 +1,6 @@
 //! Opens what is scanned, has threads work through it ([`super::worker`]), and settles what only the whole can tell.
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::filesystems::{Filesystems, canonical};
 use super::shared::{Judged, Led, PartQueue, Shared};
 use super::tally::{Count, Tally};
 use super::verified::Context;
-use super::worker::Worker;
+use super::worker::{Told, Worker};
 use super::{
     Order, Pass, ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, order, verity_roots,
 };
@@ -21,8 +22,8 @@ use crate::baseline::ManifestFile;
 
 /// Findings that wait for the caller.
 const QUEUED_FINDINGS: usize = 256;
-/// As many parts for each thread: few enough that the directories above their first paths need not be listed too often,
-/// enough that no thread is left with the last one alone for long.
+/// As many parts for each thread, and twice as many where there may be more threads: few enough that the directories above
+/// their first paths need not be listed too often, enough that no thread is left with the last one alone for long.
 const PARTS_EACH: u64 = 16;
 
 /// Scans, telling `sink` every finding; what was `verified` before is brought up to date. Blocks until it is done;
@@ -114,7 +115,7 @@ fn run_threads(
     let shared = Shared::new(&led, request);
     let at_work = |bytes| shared.at_work(bytes);
     let rest = |bytes| shared.rest(bytes);
-    let parts = parts(manifest, shared.threads, request.order);
+    let parts = parts(manifest, &shared, request.order);
     let mut shared_out = verified.shared_out(parts);
     if request.order == Order::RunsFirst {
         // In the order of the paths among their like.
@@ -128,13 +129,24 @@ fn run_threads(
             .map(|_| Worker::new(&shared, &at_work, &rest, findings.clone()))
             .collect();
         drop(findings);
-        let workers: Vec<_> = workers
-            .into_iter()
-            .map(|worker| scope.spawn(|| worker.run(&queue)))
-            .collect();
-        for finding in results {
-            tally.count(&finding);
-            sink(finding);
+        let workers = workers.into_iter();
+        let begun: io::Result<Vec<_>> = workers.map(|one| one.begin(scope, &queue)).collect();
+        let mut workers = begun.expect("there may be as many threads as were asked for");
+        for told in results {
+            match told {
+                Told::Finding(finding) => {
+                    tally.count(&finding);
+                    sink(finding);
+                }
+                Told::Cold(findings) => {
+                    // Where no more threads may be, those that there are do it all.
+                    let more = (shared.threads..shared.hands).filter_map(|_| {
+                        let one = Worker::new(&shared, &at_work, &rest, findings.clone());
+                        one.begin(scope, &queue).ok()
+                    });
+                    workers.extend(more);
+                }
+            }
         }
         let ended = workers.into_iter().map(|worker| match worker.join() {
             Ok(outcome) => outcome,
@@ -180,13 +192,14 @@ fn ended(counts: Vec<Result<Count, ScanError>>) -> Result<Vec<Count>, ScanError>
     }
 }
 
-fn parts(manifest: &Manifest<ManifestFile>, threads: usize, order: Order) -> Vec<Part> {
+fn parts(manifest: &Manifest<ManifestFile>, shared: &Shared<'_>, order: Order) -> Vec<Part> {
     let parts_each = match order {
+        Order::OfPaths if shared.hands > shared.threads => 2 * PARTS_EACH,
         Order::OfPaths => PARTS_EACH,
         // The less else is in a part, the less else comes first with it.
         Order::RunsFirst => 4 * PARTS_EACH,
     };
-    let blocks = manifest.block_count() / (parts_each * threads as u64);
+    let blocks = manifest.block_count() / (parts_each * shared.threads as u64);
     manifest.parts(blocks.max(1))
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct Reader<'a> {
     from: From,
     /// Files that were to be read from the disk and could only be read through the page cache.
     pub(super) cached: u64,
+    /// Files that were on the disk alone.
+    pub(super) cold: u64,
     /// So many bytes of the file that is read next are in the buffer already.
     glanced: usize,
     /// What is read next was asked for before.
@@ -95,6 +97,10 @@ pub(crate) struct Reader<'a> {
 /// Large enough that a system call costs little, small enough for the cache of a core; a multiple of what any disk asks
 /// for.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// A shorter file costs more to be read around the page cache than it spares.
+const AROUND_BYTES: u64 = 1024 * 1024;
+/// So much of a file is on its way at most.
+const COMING_BYTES: u64 = 1024 * 1024;
 /// A file that changes under our hands is read again this often before it is a gap.
 const ATTEMPTS: usize = 3;
 
@@ -123,6 +129,7 @@ impl<'a> Reader<'a> {
             passing: Passing::default(),
             from: From::Cache,
             cached: 0,
+            cold: 0,
             glanced: 0,
             was_asked_for: false,
             interrupt,
@@ -193,13 +200,15 @@ impl<'a> Reader<'a> {
                 })
             }));
         }
+        let is_cold = wants.leave_cold && self.known(&before, wants).is_none();
+        let is_around = is_cold && wants.is_plain() && self.turn_around(&file, &before);
         if wants.leave_long && (LONG_BYTES..=MAX_LONG_BYTES).contains(&before.size) {
             self.turn_to_disk(&file)?;
             return Ok(Attempt::Long(file, before));
         }
         self.passing.begin(before.dev);
-        let may_come = wants.leave_cold && (1..LONG_BYTES).contains(&before.size);
-        if may_come && self.known(&before, wants).is_none() && self.comes(&file, &before) {
+        let may_come = is_cold && !is_around && (1..LONG_BYTES).contains(&before.size);
+        if may_come && self.comes(&file, &before) {
             return Ok(Attempt::Coming(file, before));
         }
         self.seal(&file, &before, place.holding, digests, wants)
@@ -218,7 +227,8 @@ impl<'a> Reader<'a> {
                 false
             }
             Glance::Coming => {
-                self.ask_for(file, stat, asked..stat.size);
+                self.cold += 1;
+                self.ask_for(file, stat, asked..stat.size.min(COMING_BYTES));
                 true
             }
             Glance::Unknown => false,

@@ -24,6 +24,11 @@ use crate::pace::Pacer;
 /// The parts that no thread has taken yet, with the marks of their entries.
 pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<(Part, Marks<'v>)>>;
 
+/// So many threads for each that there is from the start, where a scan waits for its disk: they keep it busy with what can
+/// only be asked for one by one, names and inodes above all, and take turns on the cores.
+const HANDS_EACH: usize = 8;
+/// More would not make a disk any faster; each takes a third of a megabyte.
+const MAX_HANDS: usize = 16;
 /// Long files that wait for the end of the walk: each holds a file and a directory open.
 const MAX_LONG: usize = 64;
 
@@ -34,7 +39,10 @@ pub(super) struct Shared<'a> {
     pub(super) expectation: Expectation<'a>,
     pub(super) pass: Pass,
     pub(super) order: Order,
+    /// Threads that there are from the start.
     pub(super) threads: usize,
+    /// Threads that there may be once it turns out that much is on the disk alone.
+    pub(super) hands: usize,
     pub(super) held_length: &'a (dyn Fn(&TreePath) -> Option<u64> + Sync),
     pub(super) names_of_image: &'a (dyn Fn(&TreePath) -> bool + Sync),
     pub(super) interrupt: &'a AtomicBool,
@@ -62,13 +70,15 @@ struct State {
     told: Mutex<HashSet<(TreePath, GapReason)>>,
     long: Mutex<LongFiles>,
     long_or_over: Condvar,
+    /// It is known that much is on the disk alone.
+    is_cold: AtomicBool,
 }
 
 #[derive(Default)]
 struct LongFiles {
     files: Vec<Arc<Long>>,
-    /// Threads that have done with walking.
-    walked: usize,
+    /// Threads that walk, or are about to.
+    walking: usize,
 }
 
 /// What is marked when all threads are done.
@@ -109,6 +119,11 @@ pub(super) struct Led<'a> {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(led: &Led<'a>, request: &'a super::ScanRequest<'_>) -> Self {
+        let threads = request.threads.max(1);
+        let hands = match (request.pass, request.pace) {
+            (Pass::Full, None) => threads.max(MAX_HANDS.min(threads * HANDS_EACH)),
+            _ => threads,
+        };
         Shared {
             manifest: led.manifest,
             filesystems: led.filesystems,
@@ -116,7 +131,8 @@ impl<'a> Shared<'a> {
             expectation: Expectation::new(led.manifest.header()),
             pass: request.pass,
             order: request.order,
-            threads: request.threads.max(1),
+            threads,
+            hands,
             held_length: request.held_length,
             interrupt: request.interrupt,
             progress: request.progress,
@@ -173,9 +189,19 @@ impl<'a> Shared<'a> {
         self.state.long_or_over.notify_all();
     }
 
+    /// Whether it turns out only now that much is on the disk alone.
+    pub(super) fn turns_cold(&self) -> bool {
+        self.hands > self.threads && !self.state.is_cold.swap(true, Ordering::Relaxed)
+    }
+
+    /// A thread will walk.
+    pub(super) fn walks(&self) {
+        locked(&self.state.long).walking += 1;
+    }
+
     /// A thread has done with walking.
     pub(super) fn walked(&self) {
-        locked(&self.state.long).walked += 1;
+        locked(&self.state.long).walking -= 1;
         self.state.long_or_over.notify_all();
     }
 
@@ -186,7 +212,7 @@ impl<'a> Shared<'a> {
             if let Some(found) = long.files.get(nth) {
                 return Some(Arc::clone(found));
             }
-            if long.walked == self.threads {
+            if long.walking == 0 {
                 return None;
             }
             let waited = self.state.long_or_over.wait(long);

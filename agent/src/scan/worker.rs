@@ -7,6 +7,7 @@ use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::thread::{Scope, ScopedJoinHandle};
 
 use drift::TreePath;
 use drift::compare::{CompareError, Finding, Merge, Met};
@@ -26,10 +27,21 @@ use super::walk::{Visit, Walk, directory_entry, group, other_entry, unreadable};
 use super::{Order, Pass, Reader, ScanError};
 use crate::baseline::ManifestFile;
 
+/// After so many files that were on the disk alone a thread says that more hands are of use.
+const COLD_FILES: u64 = 16;
+
+/// What a thread tells the one that waits for all of them.
+#[allow(clippy::large_enum_variant, reason = "nearly all are findings")]
+pub(super) enum Told {
+    Finding(Finding),
+    /// Much is on the disk alone: more hands are of use, and tell what they find there.
+    Cold(SyncSender<Told>),
+}
+
 /// A thread of a scan.
 pub(super) struct Worker<'s> {
     shared: &'s Shared<'s>,
-    findings: SyncSender<Finding>,
+    told: SyncSender<Told>,
     reader: Reader<'s>,
     ahead: Ahead,
     count: Count,
@@ -40,6 +52,13 @@ pub(super) struct Worker<'s> {
 
 /// A thread that walks, or will. However it ends, the others are not left to wait for it.
 struct Walking<'s>(&'s Shared<'s>);
+
+impl<'s> Walking<'s> {
+    fn begin(shared: &'s Shared<'s>) -> Self {
+        shared.walks();
+        Walking(shared)
+    }
+}
 
 impl Drop for Walking<'_> {
     fn drop(&mut self) {
@@ -55,7 +74,7 @@ impl<'s> Worker<'s> {
         shared: &'s Shared<'s>,
         at_work: &'s (dyn Fn(u64) + Sync),
         rest: &'s (dyn Fn(u64) + Sync),
-        findings: SyncSender<Finding>,
+        told: SyncSender<Told>,
     ) -> Self {
         let (names, inodes) = (shared.names_of_image, &shared.inodes);
         let reader = Reader::new(shared.interrupt, names, at_work, inodes);
@@ -65,17 +84,32 @@ impl<'s> Worker<'s> {
         }
         Worker {
             shared,
-            findings,
+            told,
             reader,
-            ahead: Ahead::of(shared.threads),
+            ahead: Ahead::of(shared.hands),
             count: Count::default(),
-            walking: Some(Walking(shared)),
-            leaves_long: shared.threads > 1,
+            walking: Some(Walking::begin(shared)),
+            leaves_long: shared.hands > 1,
         }
     }
 
+    /// Has a thread run it.
+    ///
+    /// # Errors
+    /// There may be no more threads.
+    pub(super) fn begin<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        parts: &'scope PartQueue<'_>,
+    ) -> io::Result<ScopedJoinHandle<'scope, Result<Count, ScanError>>>
+    where
+        's: 'scope,
+    {
+        std::thread::Builder::new().spawn_scoped(scope, || self.run(parts))
+    }
+
     /// Until nothing is left to do, or the scan is over for another reason.
-    pub(super) fn run(mut self, parts: &PartQueue<'_>) -> Result<Count, ScanError> {
+    fn run(mut self, parts: &PartQueue<'_>) -> Result<Count, ScanError> {
         let mut outcome = self.parts(parts);
         self.walking = None;
         if outcome.is_ok() {
@@ -103,7 +137,7 @@ impl<'s> Worker<'s> {
     fn part(&mut self, part: &Part, marks: &mut Marks<'_>) -> Result<(), ScanError> {
         let manifest = self.shared.manifest;
         let is_urgent = self.shared.order == Order::RunsFirst && rank(part) != Rank::Later;
-        self.leaves_long = self.shared.threads > 1 && !is_urgent;
+        self.leaves_long = self.shared.hands > 1 && !is_urgent;
         let mut merge = Merge::part(manifest, part);
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules())
             .between(part.start.as_ref(), part.end.as_ref());
@@ -152,6 +186,7 @@ impl<'s> Worker<'s> {
             Visit::File { path, place, rule } => {
                 let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 self.file(path, place, rule, met, marks)?;
+                self.tell_if_cold();
             }
         }
         Ok(())
@@ -217,7 +252,14 @@ impl<'s> Worker<'s> {
 
     fn tell(&self, finding: Finding) {
         // Nobody hangs up before the last thread has.
-        let _ = self.findings.send(finding);
+        let _ = self.told.send(Told::Finding(finding));
+    }
+
+    /// Says so once, of all threads the first.
+    fn tell_if_cold(&mut self) {
+        if self.reader.cold >= COLD_FILES && self.shared.turns_cold() {
+            let _ = self.told.send(Told::Cold(self.told.clone()));
+        }
     }
 
     fn tell_progress(&mut self) {

@@ -6,9 +6,11 @@
     reason = "a test stops where the world is not as it should be"
 )]
 
+mod cold;
 mod grown;
 mod naive;
 mod paced;
+mod remembered;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,7 +9,7 @@ use driftmark_kernel::{Stat, direct};
 use sha2::Digest as _;
 
 use super::pass::whole;
-use super::{Digests, Reader, Wants};
+use super::{Digests, From, Reader, Wants};
 
 /// What was hashed of a file.
 pub(in crate::scan) struct Content {
@@ -41,12 +41,17 @@ impl Reader<'_> {
         digests: Digests,
         wants: &Wants,
     ) -> io::Result<Option<Content>> {
-        let is_direct = self.turn_to_disk(file)?;
+        self.turn_to_disk(file)?;
+        let is_around = self.is_around(file, before)?;
         match self.content(file, before, digests, wants) {
             // It knows of such reads, and wants more of them than is told.
-            Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+            Err(error) if is_around && error.kind() == io::ErrorKind::InvalidInput => {
                 direct::turn_off(file)?;
-                self.cached += 1;
+                self.cached += u64::from(self.from == From::Disk);
+                self.content(file, before, digests, wants)
+            }
+            Ok(Some(_)) if is_around && self.was_passed(file, before) => {
+                direct::turn_off(file)?;
                 self.content(file, before, digests, wants)
             }
             outcome => outcome,

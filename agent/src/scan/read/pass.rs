@@ -10,7 +10,7 @@ use driftmark_kernel::Stat;
 use driftmark_kernel::direct;
 use driftmark_kernel::page_cache::Glance;
 
-use super::{BUFFER_BYTES, Reader};
+use super::{AROUND_BYTES, BUFFER_BYTES, Reader};
 
 /// Where content is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Reader<'_> {
         part: Range<u64>,
         hash: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<u64>> {
-        let is_direct = self.from == From::Disk && direct::is_on(file)?;
+        let is_direct = self.is_around(file, stat)?;
         self.passing.begin(stat.dev);
         if std::mem::take(&mut self.was_asked_for) {
             self.passing.has_come(part.start);
@@ -107,6 +107,33 @@ impl Reader<'_> {
         let is_on = direct::turn_on(file, BUFFER_BYTES as u64)?;
         self.cached += u64::from(!is_on);
         Ok(is_on)
+    }
+
+    /// Has a long file read around the page cache of which nothing is in it: what is there is what processes will see, and
+    /// nothing has to be brought in and to go again. Whether it is read so.
+    pub(super) fn turn_around(&mut self, file: &File, stat: &Stat) -> bool {
+        if self.from == From::Disk || stat.size < AROUND_BYTES {
+            return false;
+        }
+        self.passing.begin(stat.dev);
+        // Where it cannot be told, it is read as any other.
+        let can_be = || direct::turn_on(file, BUFFER_BYTES as u64).unwrap_or(false);
+        let is_around = self.passing.is_absent(file) && can_be();
+        self.cold += u64::from(is_around);
+        is_around
+    }
+
+    /// Whether a file is read around the page cache.
+    pub(super) fn is_around(&self, file: &File, stat: &Stat) -> io::Result<bool> {
+        let may_be = self.from == From::Disk || stat.size >= AROUND_BYTES;
+        Ok(may_be && direct::is_on(file)?)
+    }
+
+    /// Whether what was read around the page cache is not what processes see, for all that is known: somebody has brought
+    /// some of the file in meanwhile. The disk is asked for itself.
+    pub(in crate::scan) fn was_passed(&mut self, file: &File, stat: &Stat) -> bool {
+        self.passing.begin(stat.dev);
+        self.from == From::Cache && !self.passing.is_absent(file)
     }
 }
 

@@ -45,7 +45,6 @@ impl Worker<'_> {
             }
             Read::Long { .. } => {
                 wants.leave_long = false;
-                wants.leave_cold = false;
                 self.reader.read(&path, place, Digests::Blake3, &wants)
             }
             Read::Coming { file, stat } => {
