@@ -39,8 +39,10 @@ pub fn load() -> String {
 /// Everything that the kernel caches of files, in KiB.
 #[derive(Debug, Clone, Copy)]
 pub struct Caches {
-    /// Content.
+    /// Content of files.
     pub pages: u64,
+    /// The disk's own blocks: what directories and inodes are read from.
+    pub blocks: u64,
     /// Names, inodes and the like.
     pub slab: u64,
 }
@@ -48,7 +50,8 @@ pub struct Caches {
 /// What is cached now.
 pub fn caches() -> Caches {
     Caches {
-        pages: memory("Cached:") + memory("Buffers:"),
+        pages: memory("Cached:"),
+        blocks: memory("Buffers:"),
         slab: memory("SReclaimable:"),
     }
 }
