@@ -1,71 +1,72 @@
 //! Receives requests of the wire; hands back the collector's answers, bounded and understood.
 //!
-//! HTTP/2 over TLS 1.3, by rustls with ring. Whom to trust is decided in [`trust`], who we are in [`credentials`]; both
-//! can be replaced while the client lives.
+//! HTTP/2 over TLS by rustls with ring. Whom to trust is decided in [`trust`], who we are in [`credentials`]; both can
+//! be replaced while the client lives.
 
-mod connection;
 pub mod credentials;
 mod cryptography;
-mod proxy;
-mod target;
 pub mod trust;
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use drift::enrolment::{EnrolRequest, Identity, Refusal, RenewRequest};
 use drift::report::Verdict;
-use http::StatusCode;
+use reqwest::{Method, StatusCode, header};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
 use crate::clock::TlsClock;
 use crate::log::peer_words;
-use connection::Connection;
 use credentials::Credentials;
 use cryptography::cryptography;
-use target::Target;
 use trust::Trust;
 
-pub use connection::Broken;
-pub use proxy::ProxyError;
-
 /// Speaks to one collector.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Client {
     url: String,
-    target: Target,
     tls: ClientConfig,
-    connection: Arc<Connection>,
+    http: reqwest::Client,
 }
+
+/// A machine in the same region answers a connection in milliseconds; one that needs longer than this is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A part of a megabyte over a slow line, and a collector that waits for its disk.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than the default heartbeat, so that heartbeats share a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// A connection whose other end is gone is noticed in this time.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// An identity carries two PEM bundles; nothing else is nearly as long.
+const MAX_ANSWER_BYTES: usize = 512 * 1024;
 
 impl Client {
     /// Makes a client of the collector at `url`, `https://HOST:PORT`.
     ///
     /// # Errors
-    /// It is no such address, or TLS cannot be set up.
+    /// TLS cannot be set up.
     pub fn new(
         url: &str,
         trust: Arc<Trust>,
         credentials: Arc<Credentials>,
         clock: &TlsClock,
     ) -> Result<Self, ClientError> {
-        let target = Target::parse(url).ok_or_else(|| ClientError::Address {
-            url: url.to_owned(),
-        })?;
         let provider = cryptography();
         let mut tls = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_safe_default_protocol_versions()
             .map_err(ClientError::Tls)?
             .dangerous()
             .with_custom_certificate_verifier(trust)
             .with_client_cert_resolver(credentials);
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+        // With a configuration of our own, reqwest offers no protocols by itself.
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let http = connections(tls.clone())?;
         Ok(Client {
             url: url.trim_end_matches('/').to_owned(),
-            target,
-            connection: Arc::new(Connection::new(tls.clone())),
             tls,
+            http,
         })
     }
 
@@ -74,11 +75,13 @@ impl Client {
         &self.url
     }
 
-    /// Leaves what is connected to the requests that are under way: the next one shows the certificate that is current.
+    /// Closes what is connected once it is idle, so that the next request shows the certificate that is current.
     pub fn reconnect(&mut self) {
         // Sessions are forgotten with their connections: a resumed one would still speak for the old certificate.
         self.tls.resumption = rustls::client::Resumption::default();
-        self.connection = Arc::new(Connection::new(self.tls.clone()));
+        if let Ok(http) = connections(self.tls.clone()) {
+            self.http = http;
+        }
     }
 
     /// `POST /v1/enroll`.
@@ -118,7 +121,7 @@ impl Client {
         path: &'static str,
         body: Vec<u8>,
     ) -> Result<T, ClientError> {
-        let unreachable = |source: Broken| {
+        let unreachable = |source: reqwest::Error| {
             let url = self.url.clone();
             match rustls_error(&source) {
                 Some(rustls::Error::InvalidCertificate(refused)) if is_about_time(refused) => {
@@ -128,8 +131,24 @@ impl Client {
                 _ => ClientError::Unreachable { url, path, source },
             }
         };
-        let asked = self.connection.post(&self.target, path, body).await;
-        let (status, text) = asked.map_err(unreachable)?;
+        let request = self
+            .http
+            .request(Method::POST, format!("{}{path}", self.url));
+        let request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+        let mut answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            if text.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(ClientError::Answer {
+                    path,
+                    problem: "it is too long".into(),
+                });
+            }
+            text.extend_from_slice(&chunk);
+        }
         if status == StatusCode::OK {
             return serde_json::from_slice(&text).map_err(|error| ClientError::Answer {
                 path,
@@ -138,6 +157,21 @@ impl Client {
         }
         Err(refused(path, status, &text))
     }
+}
+
+fn connections(tls: ClientConfig) -> Result<reqwest::Client, ClientError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(1)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .user_agent(concat!("driftmark-agent/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(ClientError::Http)
 }
 
 fn refused(path: &'static str, status: StatusCode, text: &[u8]) -> ClientError {
@@ -164,14 +198,9 @@ pub enum ClientError {
     /// No TLS.
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
-    /// Not an address of a collector.
-    #[error(
-        "`{url}` is not `https://HOST:PORT`, with HOST as DNS has it (`xn--…` where it is not ASCII)"
-    )]
-    Address {
-        /// What was given.
-        url: String,
-    },
+    /// No HTTP.
+    #[error("set up HTTP")]
+    Http(#[source] reqwest::Error),
     /// The collector is away, or it is not the collector.
     #[error("reach {url}{path}")]
     Unreachable {
@@ -180,7 +209,7 @@ pub enum ClientError {
         /// The route.
         path: &'static str,
         /// Why.
-        source: Broken,
+        source: reqwest::Error,
     },
     /// The collector's certificate is not valid now, by this machine's clock.
     #[error(
@@ -192,7 +221,7 @@ pub enum ClientError {
         /// What the clock says.
         clock: String,
         /// What TLS says.
-        source: Broken,
+        source: reqwest::Error,
     },
     /// The collector understood and said no.
     #[error("{path} was refused with {status} `{code}`: {message}")]

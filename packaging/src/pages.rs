@@ -103,11 +103,6 @@ pub(crate) const AGENT: Program = Program {
                     "As systemd sets it: where `driftmark.token` and `driftmark.cloud-id` are looked for.",
                 ),
                 (
-                    "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-                    "As for curl(1), also in small letters: the proxy to the collector, `http://[USER:PASSWORD@]HOST:PORT`, \
-                     for `run` and `enroll`, and the names, addresses and networks that are reached without it.",
-                ),
-                (
                     "STATE_DIRECTORY",
                     "As systemd sets it: where the state is kept, unless the configuration says otherwise.",
                 ),

@@ -1,7 +1,7 @@
 //! Hands on the cryptography that connections may use.
 //!
-//! It is ring's for TLS 1.3, which every collector speaks, without what no peer of an agent needs: ChaCha20-Poly1305,
-//! because every server's processor has instructions for AES; signatures by RSA, because the agent's own keys are of P-256.
+//! It is ring's, without what no peer of an agent needs and what would be 77 kB of code: ChaCha20-Poly1305, because every
+//! server's processor has instructions for AES; signatures by RSA, because the agent's own keys are of P-256.
 //! A collector may still show certificates with RSA keys.
 
 use std::sync::Arc;
@@ -22,6 +22,10 @@ pub(crate) fn cryptography() -> Arc<CryptoProvider> {
         cipher_suites: vec![
             suite::TLS13_AES_256_GCM_SHA384,
             suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
         ],
         kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
         signature_verification_algorithms: SIGNATURES,
@@ -49,14 +53,15 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         by::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
         by::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
+    // In TLS 1.2 a scheme does not say which curve.
     mapping: &[
         (
             SignatureScheme::ECDSA_NISTP384_SHA384,
-            &[by::ECDSA_P384_SHA384],
+            &[by::ECDSA_P384_SHA384, by::ECDSA_P256_SHA384],
         ),
         (
             SignatureScheme::ECDSA_NISTP256_SHA256,
-            &[by::ECDSA_P256_SHA256],
+            &[by::ECDSA_P256_SHA256, by::ECDSA_P384_SHA256],
         ),
         (SignatureScheme::ED25519, &[by::ED25519]),
         (

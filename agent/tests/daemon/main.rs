@@ -11,4 +11,3 @@ mod instance;
 mod life;
 mod loopback;
 mod waiting;
-mod way;
