@@ -7,6 +7,7 @@
 
 mod baseline;
 mod held;
+mod raised;
 mod states;
 mod verity;
 

@@ -1,15 +1,14 @@
 //! Receives the manifest that an instance says it verifies against, and raises drift where it is not that of the
 //! registered build that it enrolled for.
 
-use drift::class::classify;
-use drift::entry::AttributeSet;
 use drift::finding::{Drift, DriftKind};
 use drift::report::Report;
 use drift::{Blake3, TreePath};
 use rusqlite::Transaction;
 
+use super::raised;
 use crate::instance::Instance;
-use crate::store::drifts::{self, Source};
+use crate::store::drifts::Source;
 use crate::store::images;
 
 /// Where the manifest lies in every image.
@@ -37,42 +36,17 @@ pub(super) fn check(
     instance.image_known = registered.is_some();
     let wrong = registered.filter(|registered| *registered != reported.manifest);
     let raised = wrong.map(|registered| drift(reported.manifest, registered));
-    let open = drifts::ids(tx, instance.row, Source::Manifest)?;
-    let wanted: Vec<_> = raised.iter().map(Drift::id).collect();
-    if open == wanted {
-        return Ok(false);
-    }
-    drifts::close_all(tx, instance.row, Source::Manifest)?;
-    if let Some(drift) = &raised {
-        drifts::open(
-            tx,
-            instance.row,
-            Source::Manifest,
-            drift.id(),
-            drift,
-            now_ms,
-        )?;
-    }
-    Ok(true)
+    raised::settle(
+        tx,
+        instance.row,
+        Source::Manifest,
+        raised.as_slice(),
+        now_ms,
+    )
 }
 
 fn drift(reported: Blake3, registered: Blake3) -> Drift {
     let path = TreePath::new(MANIFEST).expect("a path that we chose");
-    let meaning = classify(&path, &DriftKind::Baseline, AttributeSet::EMPTY, None);
-    Drift {
-        path,
-        kind: DriftKind::Baseline,
-        changed: AttributeSet::EMPTY,
-        found: None,
-        detail: Some(format!(
-            "it verifies against manifest {reported}, and its image has {registered}"
-        )),
-        class: meaning.class,
-        severity: meaning.severity,
-        technique: meaning
-            .techniques
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect(),
-    }
+    let detail = format!("it verifies against manifest {reported}, and its image has {registered}");
+    raised::drift(path, DriftKind::Baseline, detail)
 }

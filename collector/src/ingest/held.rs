@@ -2,13 +2,11 @@
 //!
 //! Only an append-only file may come later: it is fixed when it does.
 
-use drift::TreePath;
-use drift::class::classify;
-use drift::entry::{Attribute, AttributeSet};
 use drift::finding::{Drift, DriftKind};
 use drift::report::HeldValue;
 use rusqlite::Transaction;
 
+use super::raised;
 use crate::instance::Instance;
 use crate::store::drifts::{self, First, Source};
 
@@ -55,7 +53,7 @@ pub(super) fn check(
     let first = drifts::held(tx, instance.row)?;
     let room = MAX_HELD.saturating_sub(first.len());
     let Compared {
-        drifts: raised,
+        drifts,
         unproven,
         begun,
     } = compare(&first, &values, room);
@@ -63,20 +61,7 @@ pub(super) fn check(
     for value in begun {
         drifts::hold(tx, instance.row, value)?;
     }
-    let mut wanted: Vec<_> = raised.iter().map(Drift::id).collect();
-    wanted.sort_unstable();
-    if drifts::ids(tx, instance.row, Source::Held)? == wanted {
-        return Ok(false);
-    }
-    for id in drifts::ids(tx, instance.row, Source::Held)? {
-        if wanted.binary_search(&id).is_err() {
-            drifts::close(tx, instance.row, Source::Held, id)?;
-        }
-    }
-    for drift in &raised {
-        drifts::open(tx, instance.row, Source::Held, drift.id(), drift, now_ms)?;
-    }
-    Ok(true)
+    raised::settle(tx, instance.row, Source::Held, &drifts, now_ms)
 }
 
 /// Merges two sets in the order of their paths' bytes; `room` is how many paths more can be held.
@@ -89,16 +74,17 @@ fn compare<'v>(first: &[First], later: &'v [HeldValue], room: usize) -> Compared
             compared.meet(new, room);
         }
         match later.next_if(|value| value.path == first.path) {
-            None => compared.drifts.push(raise(
-                &first.path,
+            None => compared.drifts.push(raised::drift(
+                first.path.clone(),
                 DriftKind::Removed,
-                "it was held and is gone",
+                "it was held and is gone".to_owned(),
             )),
             Some(value) => match sight(first, value) {
                 Sight::Same => {}
                 Sight::Unproven => compared.unproven += 1,
                 Sight::Broken(detail) => {
-                    let drift = raise(&first.path, DriftKind::Changed, &detail);
+                    let path = first.path.clone();
+                    let drift = raised::drift(path, DriftKind::Changed, detail);
                     compared.drifts.push(drift);
                 }
             },
@@ -125,7 +111,8 @@ impl<'v> Compared<'v> {
             }
             false => "it was not there when this instance was first verified",
         };
-        self.drifts.push(raise(&new.path, DriftKind::Added, detail));
+        let drift = raised::drift(new.path.clone(), DriftKind::Added, detail.to_owned());
+        self.drifts.push(drift);
     }
 }
 
@@ -163,33 +150,11 @@ fn sight(first: &First, later: &HeldValue) -> Sight {
     }
 }
 
-fn raise(path: &TreePath, kind: DriftKind, detail: &str) -> Drift {
-    let changed = match kind {
-        DriftKind::Changed => AttributeSet::of(&[Attribute::Content]),
-        _ => AttributeSet::EMPTY,
-    };
-    let meaning = classify(path, &kind, changed, None);
-    Drift {
-        path: path.clone(),
-        kind,
-        changed,
-        found: None,
-        detail: Some(detail.to_owned()),
-        class: meaning.class,
-        severity: meaning.severity,
-        technique: meaning
-            .techniques
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drift::Blake3;
     use drift::report::HeldPrefix;
+    use drift::{Blake3, TreePath};
 
     fn path(text: &str) -> TreePath {
         TreePath::new(text.as_bytes()).unwrap()

@@ -5,17 +5,16 @@
 //! the image has its programs there (systemd's `usrhash=`). Either will do. Which other file systems have verity is shown
 //! and not judged.
 
-use drift::class::classify;
 use drift::coverage::VerityRoot;
-use drift::entry::AttributeSet;
-use drift::finding::{Drift, DriftKind};
+use drift::finding::DriftKind;
 use drift::report::Report;
 use drift::{Sha256, TreePath};
 use rusqlite::Transaction;
 
+use super::raised;
 use crate::instance::Instance;
 use crate::store::artifacts;
-use crate::store::drifts::{self, Source};
+use crate::store::drifts::Source;
 
 /// Where the root hash of a statement may be mounted.
 const SEALED: [&[u8]; 2] = [b"", b"usr"];
@@ -34,17 +33,9 @@ pub(super) fn check(
         return Ok(false);
     };
     let sealed = artifacts::root_hashes(tx, &image.name, &image.version, &image.build)?;
-    let raised = disagreement(&sealed, roots).map(|(path, detail)| drift(path, detail));
-    let open = drifts::ids(tx, instance.row, Source::Verity)?;
-    let wanted: Vec<_> = raised.iter().map(Drift::id).collect();
-    if open == wanted {
-        return Ok(false);
-    }
-    drifts::close_all(tx, instance.row, Source::Verity)?;
-    if let Some(drift) = &raised {
-        drifts::open(tx, instance.row, Source::Verity, drift.id(), drift, now_ms)?;
-    }
-    Ok(true)
+    let raised = disagreement(&sealed, roots)
+        .map(|(path, detail)| raised::drift(path, DriftKind::Baseline, detail));
+    raised::settle(tx, instance.row, Source::Verity, raised.as_slice(), now_ms)
 }
 
 /// Where, and in which words, what an instance is mounted from does not agree with what its build was sealed with.
@@ -88,24 +79,6 @@ fn disagreement(sealed: &[Sha256], roots: &[VerityRoot]) -> Option<(TreePath, St
             ),
         ),
     })
-}
-
-fn drift(path: TreePath, detail: String) -> Drift {
-    let meaning = classify(&path, &DriftKind::Baseline, AttributeSet::EMPTY, None);
-    Drift {
-        path,
-        kind: DriftKind::Baseline,
-        changed: AttributeSet::EMPTY,
-        found: None,
-        detail: Some(detail),
-        class: meaning.class,
-        severity: meaning.severity,
-        technique: meaning
-            .techniques
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect(),
-    }
 }
 
 #[cfg(test)]

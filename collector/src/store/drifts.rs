@@ -129,16 +129,6 @@ pub fn close(
     Ok(())
 }
 
-/// Closes all of one source.
-///
-/// # Errors
-/// The database's.
-pub fn close_all(tx: &Transaction<'_>, instance: i64, source: Source) -> rusqlite::Result<()> {
-    tx.prepare_cached("DELETE FROM drifts WHERE instance = ?1 AND source = ?2")?
-        .execute((instance, source as i64))?;
-    Ok(())
-}
-
 /// The ids that are open by one source's word, sorted.
 ///
 /// # Errors

@@ -38,32 +38,35 @@ const TREE: &str = "mkdir -p /var/tmp/tree/bin /var/tmp/tree/lib /var/tmp/keep; 
     find . -type f ! -name plain ! -name twin -exec fsverity enable {} ';' 2>/dev/null; \
     fsverity enable --hash-alg=sha512 twin";
 
-fn machine(world: &World, disks: Vec<PathBuf>) -> Result<Machine> {
+/// A machine with what these stories use, and with these disks; none where no machine can be had.
+fn machine(
+    story: &str,
+    disks: impl FnOnce(&World) -> Result<Vec<PathBuf>>,
+) -> Result<Option<(World, Machine)>> {
+    if !vm::possible(story) {
+        return Ok(None);
+    }
+    let world = World::of("", |recipe| {
+        PACKAGES.into_iter().fold(recipe, Recipe::package)
+    })?;
+    let disks = disks(&world)?;
     let options = MachineOptions {
         disks,
         memory_mib: 768,
         kernel_arguments: "systemd.mask=driftmark-agent.service".to_owned(),
         ..MachineOptions::default()
     };
-    world.boot("vm-1", options)
-}
-
-fn world() -> Result<World> {
-    World::of("", |recipe| {
-        PACKAGES.into_iter().fold(recipe, Recipe::package)
-    })
+    let machine = world.boot("vm-1", options)?;
+    Ok(Some((world, machine)))
 }
 
 #[test]
 #[ignore = "takes minutes of an emulated processor: make soak"]
 fn the_whole_mutation_table_is_told_of_files_with_fs_verity() -> Result<()> {
-    if !vm::possible("the mutation table with fs-verity") {
+    let disks = |world: &World| Ok(vec![disk_with_stories(world)?]);
+    let Some((_world, machine)) = machine("the mutation table with fs-verity", disks)? else {
         return Ok(());
-    }
-    let world = world()?;
-    let disk = world.lab.directory().join("stories.image");
-    disk_with_stories(&world, &disk)?;
-    let machine = machine(&world, vec![disk])?;
+    };
     machine.exec(&format!(
         "mkdir /run/stories; mount -o ro /dev/nvme1n1 /run/stories; cd /var/tmp; \
          (DRIFTMARK_FS_VERITY=1 DRIFTMARK_NO_SKIPPING=1 DRIFTMARK_AGENT=/usr/bin/driftmark-agent TMPDIR=/var/tmp \
@@ -88,7 +91,7 @@ fn the_whole_mutation_table_is_told_of_files_with_fs_verity() -> Result<()> {
 }
 
 /// A disk with the stories of `detection`, as cargo built them.
-fn disk_with_stories(world: &World, target: &PathBuf) -> Result<()> {
+fn disk_with_stories(world: &World) -> Result<PathBuf> {
     // Beside this test in cargo's tree, the newest: a cargo that is started by another builds everything anew.
     let own = std::env::current_exe().context("find the running test")?;
     let mut built = Vec::new();
@@ -102,6 +105,7 @@ fn disk_with_stories(world: &World, target: &PathBuf) -> Result<()> {
         .into_iter()
         .max()
         .context("no stories of `detection` were built")?;
+    let target = world.lab.directory().join("stories.image");
     let directory = world.lab.directory().join("stories");
     fs::create_dir(&directory).context("make a directory")?;
     run(Command::new("strip")
@@ -111,14 +115,14 @@ fn disk_with_stories(world: &World, target: &PathBuf) -> Result<()> {
     let bytes = fs::metadata(directory.join("detection"))
         .context("look at the stories")?
         .len();
-    fs::File::create(target)
+    fs::File::create(&target)
         .and_then(|file| file.set_len((bytes + bytes / 4 + (32 << 20)).next_multiple_of(4096)))
         .context("make a disk")?;
     run(Command::new("mkfs.ext4")
         .args(["-q", "-F", "-d"])
         .arg(&directory)
-        .arg(target))
-    .map(drop)
+        .arg(&target))?;
+    Ok(target)
 }
 
 /// What a check in the machine said.
@@ -163,6 +167,21 @@ impl Tree<'_> {
         Ok(said)
     }
 
+    /// Checks the tree: clean, and all of it measured.
+    fn is_clean(&self, all: u64, when: &str, readers: &str) -> Result<()> {
+        let said = self.check("")?;
+        println!(
+            "{when}: {readers:?}; check: {} drifts {:?} gaps {:?}",
+            said.code, said.drifts, said.gaps
+        );
+        ensure!(
+            said.code == 0 && said.summary["measured"] == all,
+            "{}",
+            said.summary
+        );
+        Ok(())
+    }
+
     /// Makes a change, checks, undoes it; gives what was told and how many files were measured.
     fn told(&self, make: &str, undo: &str) -> Result<(Vec<String>, u64)> {
         self.0.exec(&format!("cd /var/tmp/tree; {make}"))?;
@@ -178,11 +197,9 @@ impl Tree<'_> {
 #[test]
 #[ignore = "takes minutes of an emulated processor: make soak"]
 fn what_the_kernel_measured_is_not_read_and_another_file_is_drift() -> Result<()> {
-    if !vm::possible("fs-verity") {
+    let Some((_world, machine)) = machine("fs-verity", |_| Ok(Vec::new()))? else {
         return Ok(());
-    }
-    let world = world()?;
-    let machine = machine(&world, Vec::new())?;
+    };
     let tree = Tree(&machine);
     machine.exec(TREE)?;
     let baked = machine.exec(
@@ -363,30 +380,12 @@ fn raw_write(machine: &Machine, tree: &Tree<'_>, all: u64) -> Result<()> {
     let cached =
         machine.try_exec("cat /var/tmp/tree/data | md5sum; cat /var/tmp/tree/twin | md5sum")?;
     let cached = String::from_utf8_lossy(&cached.stdout).into_owned();
-    let said = tree.check("")?;
-    println!(
-        "a raw write beneath cached pages: {cached:?}; check: {} drifts {:?} gaps {:?}",
-        said.code, said.drifts, said.gaps
-    );
-    ensure!(
-        said.code == 0 && said.summary["measured"] == all,
-        "{}",
-        said.summary
-    );
+    tree.is_clean(all, "a raw write beneath cached pages", &cached)?;
     machine.exec("echo 3 >/proc/sys/vm/drop_caches")?;
     let read = machine.try_exec("cat /var/tmp/tree/data >/dev/null")?;
     let read = String::from_utf8_lossy(&read.stdout).into_owned();
     ensure!(read.contains("Input/output error"), "{read}");
-    let said = tree.check("")?;
-    println!(
-        "the same with nothing cached: {read:?}; check: {} drifts {:?} gaps {:?}",
-        said.code, said.drifts, said.gaps
-    );
-    ensure!(
-        said.code == 0 && said.summary["measured"] == all,
-        "{}",
-        said.summary
-    );
+    tree.is_clean(all, "the same with nothing cached", &read)?;
     machine.exec(&format!(
         "dd if=/var/tmp/block of=/dev/nvme0n1 bs=4096 seek={block} count=1 oflag=direct conv=notrunc status=none; \
          echo 3 >/proc/sys/vm/drop_caches; cmp /var/tmp/tree/data /var/tmp/tree/twin"
