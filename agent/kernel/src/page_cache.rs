@@ -158,6 +158,14 @@ pub fn as_asked(file: &impl AsFd) {
     let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
 }
 
+/// How many pages of an open file, or of a block device, are in the page cache. Asking brings none in.
+///
+/// # Errors
+/// Those of `cachestat`: the kernel is older than Linux 6.5.
+pub fn cached_pages(file: &impl AsFd) -> io::Result<u64> {
+    Ok(sys::cached_pages(file.as_fd())?)
+}
+
 /// Whether an error says that the kernel, the file system or a filter of system calls does not know what was asked.
 fn is_unknown(error: Errno) -> bool {
     [Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS, Errno::PERM].contains(&error)
@@ -193,11 +201,38 @@ mod tests {
 
     /// How many of its pages are in the cache.
     fn cached(file: &File) -> u64 {
-        sys::cached_pages(file.as_fd()).expect("count pages")
+        cached_pages(file).expect("count pages")
     }
 
     fn drop_all(file: &File) {
         rustix::fs::fadvise(file, 0, None, Advice::DontNeed).expect("drop");
+    }
+
+    /// Nothing of the file is cached any more; gives how many pages were, or none where either is not to be had.
+    fn all_dropped(file: &File) -> Option<u64> {
+        let all = cached_pages(file).unwrap_or_default();
+        drop_all(file);
+        let answer = cached_pages(file);
+        if !matches!(answer, Ok(0)) {
+            println!("skipped: pages cannot be dropped or not be counted: {answer:?}");
+            return None;
+        }
+        Some(all)
+    }
+
+    /// As others do: all of it is cached then.
+    fn read_whole(file: &File) {
+        let mut whole = vec![0; LENGTH as usize];
+        rustix::io::pread(file, &mut whole, 0).expect("read");
+    }
+
+    /// In the midst of files on one device, on which pages are not left behind in this way.
+    fn going(way: Way) -> Passing {
+        Passing {
+            way,
+            device: Some((0, 0)),
+            ..Passing::default()
+        }
     }
 
     fn pass(passing: &mut Passing, file: &File) {
@@ -221,25 +256,15 @@ mod tests {
     fn what_was_not_cached_is_not_cached_afterwards_and_what_was_still_is() {
         let place = lab::place();
         let file = written(&place.path().join("file"));
-        let all = sys::cached_pages(file.as_fd()).unwrap_or_default();
-        drop_all(&file);
-        match sys::cached_pages(file.as_fd()) {
-            Ok(0) => {}
-            answer => {
-                return println!("skipped: pages cannot be dropped or not be counted: {answer:?}");
-            }
-        }
+        let Some(all) = all_dropped(&file) else {
+            return;
+        };
         for way in [Way::Uncached, Way::Dropped] {
-            let passing = &mut Passing {
-                way,
-                device: Some((0, 0)),
-                ..Passing::default()
-            };
+            let passing = &mut going(way);
             drop_all(&file);
             pass(passing, &file);
             assert_eq!(cached(&file), 0, "{way:?}, nothing was there");
-            let mut whole = vec![0; LENGTH as usize];
-            rustix::io::pread(&file, &mut whole, 0).expect("read");
+            read_whole(&file);
             pass(passing, &file);
             assert_eq!(cached(&file), all, "{way:?}, all was there");
             if passing.way != way {
@@ -272,12 +297,8 @@ mod tests {
     fn where_nothing_can_be_told_nothing_is_dropped() {
         let place = lab::place();
         let file = written(&place.path().join("file"));
-        let passing = &mut Passing {
-            way: Way::Left,
-            device: Some((0, 0)),
-            ..Passing::default()
-        };
-        if sys::cached_pages(file.as_fd()).is_err() {
+        let passing = &mut going(Way::Left);
+        if cached_pages(&file).is_err() {
             return println!("skipped: pages cannot be counted before Linux 6.5");
         }
         let all = cached(&file);
@@ -290,17 +311,11 @@ mod tests {
     fn what_comes_because_it_was_glanced_at_goes_again_and_what_was_there_is_read_at_once() {
         let place = lab::place();
         let file = written(&place.path().join("file"));
-        let all = sys::cached_pages(file.as_fd()).unwrap_or_default();
-        drop_all(&file);
-        if sys::cached_pages(file.as_fd()) != Ok(0) {
-            return println!("skipped: pages cannot be dropped or not be counted");
-        }
+        let Some(all) = all_dropped(&file) else {
+            return;
+        };
         for way in [Way::Uncached, Way::Dropped] {
-            let passing = &mut Passing {
-                way,
-                device: Some((0, 0)),
-                ..Passing::default()
-            };
+            let passing = &mut going(way);
             drop_all(&file);
             let mut buffer = vec![0; 1 << 17];
             passing.begin((0, 0));
@@ -322,8 +337,7 @@ mod tests {
             passing.end(&file);
             assert_eq!(cached(&file), 0, "{way:?}: it was brought in, and went");
 
-            let mut whole = vec![0; LENGTH as usize];
-            rustix::io::pread(&file, &mut whole, 0).expect("read");
+            read_whole(&file);
             passing.begin((0, 0));
             buffer.fill(0);
             assert_eq!(passing.glance(&file, &mut buffer, 0), Glance::Read(1 << 17));
