@@ -1,6 +1,7 @@
 # `freeze DIRECTORY` gives every regular file below it fs-verity, by SHA-256 or SHA-512; `thaw DIRECTORY` makes ordinary
 # files of all that have it, with everything else as it was: owner, mode, attributes, flags, time, and other names.
-# Stays on one file system, goes as deep as there are directories, and passes over what may not be changed.
+# Stays on one file system, goes as deep as there are directories, and passes over what may not be changed. A directory
+# `indexed` is not thawed: its hundreds of empty files are only ever moved, and copying them would take most of the time.
 use strict;
 use warnings;
 use Fcntl qw(:DEFAULT :mode);
@@ -19,7 +20,7 @@ sub flags { my $word = "\0" x 8; ioctl($_[0], $GET, $word) ? unpack("L", $word) 
 sub freeze {
     my ($name, $size) = @_;
     sysopen(my $file, $name, O_RDONLY) or return;
-    return if flags($file) & ($VERITY | $IMMUTABLE);
+    return if flags($file) & ($VERITY | $IMMUTABLE | $APPEND);
     my $algorithm = $size % 3 == 0 ? 2 : 1;
     my $argument = pack("L4 Q L2 Q Q11", 1, $algorithm, 4096, 0, 0, 0, 0, 0, (0) x 11);
     ioctl($file, $ENABLE, $argument) or die "enable fs-verity of $name: $!";
@@ -68,7 +69,7 @@ sub walk {
         my @stat = lstat $name or next;
         next if $stat[0] != $device;
         if (S_ISDIR($stat[2])) {
-            next if $name eq "lost+found";
+            next if $name eq "lost+found" || $what eq "thaw" && $name eq "indexed";
             chdir $name or die "enter $name: $!";
             walk($device);
             chdir ".." or die "leave: $!";

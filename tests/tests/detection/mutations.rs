@@ -15,7 +15,8 @@ use crate::ground::{Ground, Pass};
 /// A mark of a quick pass is only made for what changed longer ago than this before it was read.
 pub(crate) const SETTLED: Duration = Duration::from_millis(40);
 
-/// Each finds what the others find.
+/// Each finds what the others find. The last one measures nothing, and reads files with fs-verity through the cache as the
+/// first does, which is no clean verdict: there it is left out.
 const PASSES: [Pass; 3] = [Pass::Full, Pass::Quick, Pass::Disk];
 
 /// One change of the tree and what must be said of it.
@@ -73,20 +74,19 @@ fn tell_all(story: &str, mutations: &[Mutation]) -> Result<()> {
 fn tell(ground: &Ground, mutation: &Mutation) -> Result<()> {
     let drifts: Vec<&str> = mutation.drifts.iter().map(String::as_str).collect();
     ground.shell("tree", &mutation.make).context("make it")?;
-    let told = PASSES.map(|pass| {
-        let checked = ground.check("tree", "baked", pass)?;
-        checked
-            .is(&drifts, &[])
-            .with_context(|| format!("a {pass:?} check"))
-    });
+    let all_find = |drifts: &[&str], when: &str| {
+        let passes = PASSES.into_iter();
+        passes
+            .filter(|pass| !(ground.has_verity() && *pass == Pass::Disk))
+            .try_for_each(|pass| {
+                let checked = ground.check("tree", "baked", pass)?;
+                let told = checked.is(drifts, &[]);
+                told.with_context(|| format!("a {pass:?} check{when}"))
+            })
+    };
+    let told = all_find(&drifts, "");
     ground.shell("tree", &mutation.undo).context("undo it")?;
-    let again = PASSES.map(|pass| {
-        let checked = ground.check("tree", "baked", pass)?;
-        checked
-            .is(&[], &[])
-            .with_context(|| format!("a {pass:?} check after it was undone"))
-    });
-    let outcome: Result<()> = told.into_iter().chain(again).collect();
+    let outcome = told.and_then(|()| all_find(&[], " after it was undone"));
     if ground.has_verity() && outcome.is_ok() {
         // A row takes seconds there.
         println!("told: {}", mutation.name);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::world::World;
 
 /// The whole mutation table, each row with a tree that is frozen and thawed, on an emulated processor that others share.
-const TABLE_LIMIT: Duration = Duration::from_secs(45 * 60);
+const TABLE_LIMIT: Duration = Duration::from_secs(90 * 60);
 /// The stories of the mutation table that need nothing but what changed to be told.
 const STORIES: [&str; 2] = [
     "mutations::every_mutation_is_reported_exactly_and_nothing_is_once_it_is_undone",
