@@ -1,15 +1,19 @@
-//! Two processes that do nothing but one thing again and again, and say how long each time took: what others feel.
+//! Two processes that do nothing but one thing again and again, and say when they did it and how long it took: what
+//! others feel.
 //!
-//! Each is this program, started again: a process of its own, with threads and priorities of its own.
+//! Each is this program, started again: a process of its own, with threads and priorities of its own. They go on while what
+//! runs beside them changes; whoever changes it knows when.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{Advice, fadvise};
 
 /// The word that has this program be such a process.
 pub const WORD: &str = "--feel";
@@ -23,17 +27,24 @@ pub enum Feeler {
     Core,
 }
 
-/// How long each time took, sorted.
-#[derive(Debug, Clone, Default)]
-pub struct Times(Vec<Duration>);
+/// It was done once: nanoseconds of the monotonic clock, which all processes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Once {
+    /// When it began.
+    pub began: u64,
+    /// How long it took.
+    pub took: u64,
+}
 
 /// As much is read and written at once: a page of a database.
 const PAGE: usize = 4096;
 /// Pages of the file that is read: more than it comes by twice.
 const PAGES: u64 = 65_536;
+/// Pages of the file that is written: they are there before, so that a write changes nothing but content.
+const WRITTEN_PAGES: u64 = 1024;
 /// Numbers that are gone through in one unit: 256 KiB.
 const NUMBERS: usize = 32 * 1024;
-/// So often, so that a unit takes some milliseconds.
+/// So often, so that a unit takes about a millisecond.
 const ROUNDS: usize = 64;
 /// Between two units: a process that answers questions waits for the next one.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -57,62 +68,57 @@ impl Feeler {
         }
     }
 
-    /// Starts it with a place for its files; it goes on for so long.
+    /// Starts it; its files are in `place`, where [`prepare`] made them. It goes on until it is ended.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(self, place: &Path, seconds: u64) -> Result<Feeling> {
+    pub fn start(self, place: &Path) -> Result<Feeling> {
         let own = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(own);
-        command.args([WORD, self.word(), &seconds.to_string()]);
-        command.arg(place).stdout(Stdio::piped());
+        command.args([WORD, self.word()]).arg(place);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Feeling(command.spawn().context("start a process")?))
     }
 }
 
-/// Such a process.
+/// Such a process. It ends when this does.
 #[derive(Debug)]
 pub struct Feeling(Child);
 
 impl Feeling {
-    /// What it says at its end.
+    /// Ends it; what it says then, in the order of time.
     ///
     /// # Errors
     /// It failed.
-    pub fn end(mut self) -> Result<Times> {
+    pub fn end(mut self) -> Result<Vec<Once>> {
+        drop(self.0.stdin.take());
         let mut text = String::new();
         let mut out = self.0.stdout.take().context("its output")?;
         out.read_to_string(&mut text).context("read its output")?;
         ensure!(self.0.wait()?.success(), "it failed: {text}");
-        let times = text
-            .lines()
-            .map(|line| Ok(Duration::from_nanos(line.parse()?)));
-        Ok(Times::of(times.collect::<Result<_>>()?))
+        let once = |line: &str| {
+            let (began, took) = line.split_once(' ').context("two numbers")?;
+            let (began, took) = (began.parse()?, took.parse()?);
+            Ok(Once { began, took })
+        };
+        text.lines().map(once).collect()
     }
 }
 
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        Times(times)
+/// Makes the files that [`Feeler::Disk`] works on.
+///
+/// # Errors
+/// The disk is full.
+pub fn prepare(place: &Path) -> Result<()> {
+    std::fs::create_dir_all(place).context("make a directory")?;
+    for (path, pages) in [(read_in(place), PAGES), (written_in(place), WRITTEN_PAGES)] {
+        let mut file = File::create(&path).context("create a file")?;
+        for nth in 0..pages {
+            file.write_all(&[nth as u8; PAGE]).context("fill a file")?;
+        }
+        file.sync_all().context("write a file")?;
     }
-
-    /// Those of several processes as of one.
-    pub fn add(&mut self, other: &Times) {
-        self.0.extend(&other.0);
-        self.0.sort_unstable();
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// What so many of a thousand are not longer than.
-    pub fn per_mille(&self, share: usize) -> Duration {
-        let at = (self.0.len() * share / 1000).min(self.0.len().saturating_sub(1));
-        self.0.get(at).copied().unwrap_or_default()
-    }
+    Ok(())
 }
 
 /// Is such a process, if the words say so; says whether they did.
@@ -120,61 +126,74 @@ impl Times {
 /// # Errors
 /// Its files cannot be had.
 pub fn be_one(words: &[String]) -> Result<bool> {
-    let [word, kind, seconds, place] = words else {
+    let [word, kind, place] = words else {
         return Ok(false);
     };
     if word != WORD {
         return Ok(false);
     }
-    let ends = Instant::now() + Duration::from_secs(seconds.parse()?);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| {
+        // Whoever started it says nothing, and hangs up.
+        let _ = std::io::stdin().read(&mut [0]);
+        IS_OVER.store(true, Ordering::Relaxed);
+    });
+    let goes_on = || !IS_OVER.load(Ordering::Relaxed);
     let times = match kind.as_str() {
-        "disk" => feel_disk(Path::new(place), ends)?,
-        _ => feel_core(ends),
+        "disk" => feel_disk(Path::new(place), &goes_on)?,
+        _ => feel_core(&goes_on),
     };
     let text: String = times
         .iter()
-        .map(|time| format!("{}\n", time.as_nanos()))
+        .map(|once| format!("{} {}\n", once.began, once.took))
         .collect();
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(true)
 }
 
-fn feel_disk(place: &Path, ends: Instant) -> Result<Vec<Duration>> {
-    let read_path = place.join("read");
-    if !read_path.exists() {
-        let mut file = File::create(&read_path).context("create a file")?;
-        for nth in 0..PAGES {
-            file.write_all(&[nth as u8; PAGE])
-                .context("fill the file")?;
-        }
-        file.sync_all().context("write the file")?;
-    }
-    let reading = File::open(&read_path).context("open the file")?;
-    rustix::fs::fadvise(&reading, 0, None, rustix::fs::Advice::DontNeed)?;
-    rustix::fs::fadvise(&reading, 0, None, rustix::fs::Advice::Random)?;
-    let writing = File::create(place.join("written")).context("create a file")?;
+/// Now, nanoseconds of the monotonic clock.
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn read_in(place: &Path) -> PathBuf {
+    place.join("read")
+}
+
+fn written_in(place: &Path) -> PathBuf {
+    place.join("written")
+}
+
+fn feel_disk(place: &Path, goes_on: &dyn Fn() -> bool) -> Result<Vec<Once>> {
+    let reading = File::open(read_in(place)).context("open a file")?;
+    fadvise(&reading, 0, None, Advice::DontNeed)?;
+    fadvise(&reading, 0, None, Advice::Random)?;
+    let writing = File::options().write(true).open(written_in(place));
+    let writing = writing.context("open a file")?;
     let mut random = fastrand::Rng::with_seed(1);
     let (mut times, mut page) = (Vec::new(), [0; PAGE]);
-    while Instant::now() < ends {
-        let began = Instant::now();
-        writing.write_all_at(&page, random.u64(..1024) * PAGE as u64)?;
+    while goes_on() {
+        let began = now();
+        writing.write_all_at(&page, random.u64(..WRITTEN_PAGES) * PAGE as u64)?;
         writing.sync_data().context("fsync")?;
         let at = random.u64(..PAGES) * PAGE as u64;
         reading.read_exact_at(&mut page, at).context("read")?;
-        times.push(began.elapsed());
+        let took = now() - began;
+        times.push(Once { began, took });
         // What was read is not cached the next time either.
         let page_alone = std::num::NonZero::new(PAGE as u64);
-        rustix::fs::fadvise(&reading, at, page_alone, rustix::fs::Advice::DontNeed)?;
+        fadvise(&reading, at, page_alone, Advice::DontNeed)?;
         crate::machine::let_pass(PAUSE);
     }
     Ok(times)
 }
 
-fn feel_core(ends: Instant) -> Vec<Duration> {
+fn feel_core(goes_on: &dyn Fn() -> bool) -> Vec<Once> {
     let mut numbers: Vec<u64> = (0..NUMBERS as u64).collect();
     let mut times = Vec::new();
-    while Instant::now() < ends {
-        let began = Instant::now();
+    while goes_on() {
+        let began = now();
         for _ in 0..ROUNDS {
             for number in &mut numbers {
                 *number = number
@@ -183,7 +202,8 @@ fn feel_core(ends: Instant) -> Vec<Duration> {
             }
             std::hint::black_box(&mut numbers);
         }
-        times.push(began.elapsed());
+        let took = now() - began;
+        times.push(Once { began, took });
     }
     times
 }

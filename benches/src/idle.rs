@@ -1,10 +1,12 @@
 //! The agent's daemon after its first scan, with nothing to do: what it still costs.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::Agent;
@@ -30,41 +32,47 @@ pub struct Idle {
 
 /// A daemon that is killed when it is dropped.
 #[derive(Debug)]
-pub struct Daemon(Child);
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // It may be gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Daemon {
-    /// Runs the daemon over the agent's tree, `scan` being its section of that name.
+    /// Runs the daemon over the agent's tree, `scan` being its section of that name. Its files are named after it.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(agent: &Agent, scan: &str) -> Result<Self> {
-        let (config, socket) = (agent.at("agent.toml"), agent.at("agent.sock"));
+    pub fn start(agent: &Agent, name: &str, scan: &str) -> Result<Self> {
+        let at = |what: &str| agent.at(&format!("{name}{what}"));
+        let (config, socket, log) = (at(".toml"), at(".sock"), at(".log"));
         let text = format!(
             "root = {:?}\nstate-directory = {:?}\nstatus-socket = {socket:?}\n[image]\nmanifest = {:?}\ntrust = [{:?}]\n\
              [enroll]\ntoken-file = {:?}\n[probe]\nlisten = \"off\"\n[scan]\n{scan}",
             agent.root(),
-            agent.at("daemon"),
+            at(""),
             agent.manifest(),
             agent.trust(),
             agent.at("no-token"),
         );
         fs::write(&config, text).context("write the daemon's configuration")?;
-        let log = fs::File::create(agent.at("daemon.log")).context("create the daemon's log")?;
+        let out = fs::File::create(&log).context("create the daemon's log")?;
         let mut daemon = Command::new(agent.program());
         daemon.arg("run").arg("--config").arg(&config);
         daemon
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        Ok(Daemon(daemon.spawn().context("start the daemon")?))
+            .stdout(out.try_clone()?)
+            .stderr(out);
+        let child = daemon.spawn().context("start the daemon")?;
+        Ok(Daemon { child, socket, log })
     }
 
     /// Waits for the end of its first scan.
@@ -74,14 +82,14 @@ impl Daemon {
     pub fn end_first_scan(&mut self, agent: &Agent) -> Result<()> {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.0.try_wait()? {
-                let log = fs::read_to_string(agent.at("daemon.log")).unwrap_or_default();
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
                 bail!("the daemon ended with {status}:\n{log}");
             }
             let mut status = Command::new(agent.program());
             let status = status
                 .args(["status", "--json", "--socket"])
-                .arg(agent.at("agent.sock"))
+                .arg(&self.socket)
                 .output()?;
             let told: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
             if told["coverage"]["seen"].is_object() {
@@ -95,12 +103,20 @@ impl Daemon {
         }
     }
 
+    /// Stops it where it is, or lets it go on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("signal the daemon")
+    }
+
     /// Bytes that it asked the kernel for with reads, cached or not.
     ///
     /// # Errors
     /// It is gone.
     pub fn bytes_read(&self) -> Result<u64> {
-        let path = format!("/proc/{}/io", self.0.id());
+        let path = format!("/proc/{}/io", self.child.id());
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
         line.and_then(|number| number.parse().ok())
@@ -113,11 +129,11 @@ impl Daemon {
 /// # Errors
 /// It does not come up, or does not end its first scan.
 pub fn watch(agent: &Agent) -> Result<Idle> {
-    let mut daemon = Daemon::start(agent, "quick-interval = \"1h\"\n")?;
+    let mut daemon = Daemon::start(agent, "daemon", "quick-interval = \"1h\"\n")?;
     daemon.end_first_scan(agent)?;
     // What follows the scan (a report, giving memory back) is not idle yet.
     machine::let_pass(Duration::from_secs(5));
-    let id = daemon.0.id();
+    let id = daemon.child.id();
     let before = machine::cpu_of(id)?;
     let watched = Instant::now();
     machine::let_pass(WATCHED);

@@ -5,7 +5,7 @@
 //! - [`cold`]: the fastest plain readers of a tree of which nothing is cached.
 //! - [`seeded`]: trees of any size that are the same everywhere.
 //! - [`agent`], [`aide`], [`idle`]: what is held against these.
-//! - [`felt`]: processes that feel what runs beside them.
+//! - [`felt`]: processes that feel what runs beside them; [`spread`]: how sure a difference is that they feel.
 //! - [`machine`]: its caches, its load, its name.
 //! - [`turns`], [`table`]: runs in turn, their medians, and how they are shown.
 //! - [`parts`]: one table each, of what README shows.
@@ -22,6 +22,7 @@ pub mod list;
 pub mod machine;
 pub mod parts;
 pub mod seeded;
+pub mod spread;
 pub mod table;
 pub mod turns;
 pub mod walk;
