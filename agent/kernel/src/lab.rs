@@ -57,7 +57,7 @@ pub(crate) fn one_of_each(dir: &Path) {
 }
 
 /// Says what is not tried here. Where nothing may be skipped (`DRIFTMARK_NO_SKIPPING`), that has failed.
-fn skip(what: &str) {
+pub(crate) fn skip(what: &str) {
     let is_allowed = std::env::var_os("DRIFTMARK_NO_SKIPPING").is_none();
     assert!(is_allowed, "it must not be skipped here: {what}");
     println!("skipped: {what}");
@@ -107,16 +107,41 @@ pub(crate) fn mount_tmpfs(point: &Path) {
 
 /// Mounts a fresh ext4 over `place`, on a loop device that the kernel lets go with the namespace.
 pub(crate) fn mount_ext4(place: &Path) -> Result<(), &'static str> {
+    mount_fresh("ext4", place)
+}
+
+/// Mounts a fresh file system of this type over `place`: ext4, xfs and btrfs on a loop device that the kernel lets go
+/// with the namespace.
+pub(crate) fn mount_fresh(kind: &str, place: &Path) -> Result<(), &'static str> {
+    let (mkfs, mebibytes) = match kind {
+        "ext4" => ("mkfs.ext4", 16),
+        // The least that these take.
+        "xfs" => ("mkfs.xfs", 320),
+        "btrfs" => ("mkfs.btrfs", 128),
+        _ => {
+            mount_tmpfs(place);
+            return Ok(());
+        }
+    };
     let image = place.join("image");
     let file = std::fs::File::create_new(&image).expect("create the image");
-    file.set_len(16 << 20).expect("size the image");
+    file.set_len(mebibytes << 20).expect("size the image");
     // Over the directory that holds it, so one place is enough for both.
-    run(Command::new("mkfs.ext4").arg("-q").arg(&image)).or(Err("mkfs.ext4"))?;
+    run(Command::new(mkfs).arg("-q").arg(&image)).or(Err(mkfs))?;
     run(Command::new("mount")
         .args(["-o", "loop"])
         .arg(&image)
         .arg(place))
     .or(Err("mount -o loop"))
+}
+
+/// Runs a command that has to succeed; says what it needs where it does not.
+pub(crate) fn run_or_skip(command: &mut Command) -> bool {
+    let has_run = run(command).is_ok();
+    if !has_run {
+        skip(&format!("{command:?}"));
+    }
+    has_run
 }
 
 fn run(command: &mut Command) -> Result<(), ()> {

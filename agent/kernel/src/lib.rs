@@ -11,6 +11,7 @@
 //! - [`xattrs`], [`flags`]: what else the file system holds about it.
 //! - [`verity`]: what the kernel measured of a file.
 //! - [`mounts`]: what is mounted where, and when that changes.
+//! - [`fanotify`]: what happens in it, and who does it.
 //! - [`mapped`]: what a mapped device is mapped to.
 //! - [`boot`]: which boot this is, and how long ago it was.
 //! - [`confine`]: no more rights than the daemon needs.
@@ -27,6 +28,7 @@ pub mod boot;
 pub mod confine;
 pub mod dir;
 pub mod direct;
+pub mod fanotify;
 pub mod flags;
 #[cfg(test)]
 mod lab;

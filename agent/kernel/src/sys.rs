@@ -1,10 +1,13 @@
 //! The system calls that no safe crate wraps: borrowed descriptors and byte slices in, plain results out.
 
 use std::ffi::{CStr, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
+use nix::sys::fanotify::Fanotify;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::fanotify::Handle;
 use crate::verity::MAX_DIGEST_BYTES;
 
 /// Makes a detached mount read-only, without devices, setuid, programs or atime, and cuts it off from its peers.
@@ -254,6 +257,85 @@ impl MapperAnswer {
     }
 }
 
+/// Opens what a file system knows by this handle (open_by_handle_at(2)), as `mount` shows it. No crate has it.
+pub(crate) fn open_by_handle(
+    mount: BorrowedFd<'_>,
+    form: i32,
+    bytes: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut handle = FileHandle::holding(form, bytes)?;
+    // SAFETY: the kernel reads a `struct file_handle` with as many bytes as its length says, which are there, and it
+    // lives through the call.
+    let answer = unsafe {
+        libc::open_by_handle_at(
+            mount.as_raw_fd(),
+            (&raw mut handle).cast(),
+            flags.bits().cast_signed(),
+        )
+    };
+    returned(answer.into())?;
+    adopt(answer).ok_or(Errno::BADF)
+}
+
+/// What a file system calls an open file (name_to_handle_at(2)): the form of the handle and its bytes. No crate has it.
+pub(crate) fn handle_of(file: BorrowedFd<'_>) -> rustix::io::Result<(i32, Vec<u8>)> {
+    let mut handle = FileHandle::holding(0, &[])?;
+    handle.length = MAX_HANDLE_BYTES as u32;
+    let mut mount = 0;
+    // SAFETY: the path is a C string, the kernel writes a number to `mount` and at most as many bytes to the handle as
+    // its length says, which there is room for, and both live through the call.
+    let answer = unsafe {
+        libc::name_to_handle_at(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    returned(answer.into())?;
+    let length = (handle.length as usize).min(MAX_HANDLE_BYTES);
+    Ok((handle.form, handle.bytes[..length].to_vec()))
+}
+
+/// `struct file_handle` with room for the longest.
+#[repr(C)]
+struct FileHandle {
+    length: u32,
+    form: i32,
+    bytes: [u8; MAX_HANDLE_BYTES],
+}
+
+impl FileHandle {
+    fn holding(form: i32, bytes: &[u8]) -> rustix::io::Result<Self> {
+        let mut handle = FileHandle {
+            length: u32::try_from(bytes.len()).map_err(|_| Errno::OVERFLOW)?,
+            form,
+            bytes: [0; MAX_HANDLE_BYTES],
+        };
+        let room = handle.bytes.get_mut(..bytes.len()).ok_or(Errno::OVERFLOW)?;
+        room.copy_from_slice(bytes);
+        Ok(handle)
+    }
+}
+
+/// Takes a descriptor that the kernel has just made for this process; none where the number is negative, as it is
+/// where there is no descriptor.
+pub(crate) fn adopt(number: i32) -> Option<OwnedFd> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: the callers, all in this crate, pass each number that the kernel hands them here, once and nowhere else.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes a group that was kept elsewhere. nix has no safe way to it.
+pub(crate) fn group_of(kept: OwnedFd) -> Fanotify {
+    // SAFETY: the descriptor was owned until now and is owned by the group from now on.
+    unsafe { Fanotify::from_raw_fd(kept.into_raw_fd()) }
+}
+
 /// Has this thread, and those that it starts, read only while no other reads (`ioprio_set`). No crate has it.
 pub(crate) fn idle_reads() -> rustix::io::Result<()> {
     // SAFETY: takes three numbers; 0 is the thread that calls.
@@ -300,6 +382,9 @@ const DM_NOFLUSH_FLAG: u32 = 1 << 11;
 /// linux/ioprio.h: the idle class, whose levels mean nothing.
 const IOPRIO_WHO_PROCESS: c_long = 1;
 const IOPRIO_IDLE: c_long = 3 << 13;
+
+/// linux/exportfs.h: `MAX_HANDLE_SZ`.
+const MAX_HANDLE_BYTES: usize = Handle::MAX_BYTES;
 
 /// linux/loop.h.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;

@@ -1,0 +1,141 @@
+//! Records in, events whose descriptors are owned out.
+
+use std::os::fd::OwnedFd;
+
+use super::record::{Fault, Handle, Info, Malformed, Place, Record, Records, records};
+use super::{Buffer, Mask};
+use crate::sys;
+
+/// Something that happened in a watched file system or mount namespace, or to the watch itself ([`Event::is_overflow`]).
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// What.
+    pub what: Mask,
+    /// Who did it, as far as that can still be told.
+    pub actor: Actor,
+    /// The name that it happened to, or `.` for a directory itself.
+    pub place: Option<Place<'a>>,
+    /// With [`Mask::RENAME`]: the name before.
+    pub from: Option<Place<'a>>,
+    /// With [`Mask::RENAME`]: the name after.
+    pub to: Option<Place<'a>>,
+    /// What it happened to. May be gone: a name is the better key.
+    pub object: Option<Handle<'a>>,
+    /// With [`Mask::MOUNTED`] and [`Mask::UNMOUNTED`]: the mount's unique number.
+    pub mount: Option<u64>,
+    /// With [`Mask::FS_ERROR`]: what the file system says.
+    pub fault: Option<Fault>,
+    /// The file itself, in a [`crate::fanotify::Gate`].
+    pub file: Option<OwnedFd>,
+}
+
+/// The process that an event comes from.
+#[derive(Debug)]
+pub struct Actor {
+    /// Its number; 0 where it is not of this pid namespace, or where nobody did it.
+    pub pid: u32,
+    /// A descriptor of just that process, whatever its number is given to later.
+    pub pidfd: Result<OwnedFd, NoPidfd>,
+}
+
+/// Why there is no descriptor of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPidfd {
+    /// It ended before the event was read.
+    Gone,
+    /// The kernel could not make one: this process has too many files open, say.
+    Refused,
+    /// The watch could not ask for one, or nobody did it.
+    NotAsked,
+}
+
+impl Event<'_> {
+    /// Whether events were lost from here on, because the queue was full: what may have changed is to be looked at again.
+    pub fn is_overflow(&self) -> bool {
+        self.what.has(Mask::OVERFLOW)
+    }
+}
+
+/// The events of one read. What is not taken is closed with it.
+#[derive(Debug)]
+pub struct Events<'a> {
+    records: Records<'a>,
+}
+
+impl<'a> Events<'a> {
+    /// The first `length` bytes of `buffer` are what the kernel has just written, and nobody has looked at them yet: so
+    /// the descriptors in them are this process's and nobody's.
+    pub(super) fn just_read(buffer: &'a Buffer, length: usize) -> Self {
+        Events {
+            records: records(buffer.bytes().get(..length).unwrap_or_default()),
+        }
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Result<Event<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.records.next()?.and_then(|record| event(&record)))
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        for event in self {
+            drop(event);
+        }
+    }
+}
+
+/// Only of a record that comes straight from the kernel, and once: it takes the descriptors that are numbers there.
+fn event<'a>(record: &Record<'a>) -> Result<Event<'a>, Malformed> {
+    let mut event = Event {
+        what: record.what,
+        actor: Actor {
+            pid: u32::try_from(record.pid).unwrap_or(0),
+            pidfd: Err(NoPidfd::NotAsked),
+        },
+        place: None,
+        from: None,
+        to: None,
+        object: None,
+        mount: None,
+        fault: None,
+        file: sys::adopt(record.file),
+    };
+    let mut outcome = Ok(());
+    for info in record.infos() {
+        // To the end, whatever is wrong on the way: a descriptor may come after it.
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => {
+                outcome = Err(error);
+                continue;
+            }
+        };
+        match info {
+            Info::Pidfd(number) => {
+                event.actor.pidfd = sys::adopt(number).ok_or(if number == libc::FAN_NOPIDFD {
+                    NoPidfd::Gone
+                } else {
+                    NoPidfd::Refused
+                });
+            }
+            Info::Object(handle) => event.object = Some(handle),
+            Info::Directory(directory) => {
+                event.place = Some(Place {
+                    directory,
+                    name: b".",
+                });
+            }
+            Info::Place(place) => event.place = Some(place),
+            Info::From(place) => event.from = Some(place),
+            Info::To(place) => event.to = Some(place),
+            Info::Mount(number) => event.mount = Some(number),
+            Info::Fault(fault) => event.fault = Some(fault),
+            Info::Unknown(_) => {}
+        }
+    }
+    outcome.map(|()| event)
+}

@@ -1,0 +1,171 @@
+//! File systems in, executions that wait for an answer out.
+//!
+//! Invariant: each gets an answer. One that is dropped unanswered, whyever, is allowed; and the kernel allows what waits
+//! when the gate is closed, so that an agent that dies locks nobody out. For the same reason a gate is never kept while
+//! the process is away, and a process that has one starts no other: until its program runs a child holds the gate too,
+//! and if that program has to ask, it waits for itself.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use nix::sys::fanotify::{Fanotify, MarkFlags, MaskFlags};
+use rustix::fs::OFlags;
+
+use super::Mask;
+use super::event::{Actor, Events};
+use super::record::Malformed;
+use super::watch::{Buffer, group, known, read_group};
+
+/// A queue of executions that wait: a permission group.
+#[derive(Debug)]
+pub struct Gate {
+    group: Fanotify,
+}
+
+/// What becomes of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It runs.
+    Allow,
+    /// `EPERM`.
+    Deny,
+}
+
+impl Gate {
+    /// A queue for executions in the file systems that are marked.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` before Linux 5.15.
+    pub fn open() -> io::Result<Gate> {
+        let flags = libc::FAN_CLASS_CONTENT
+            | libc::FAN_CLOEXEC
+            | libc::FAN_NONBLOCK
+            | libc::FAN_REPORT_PIDFD;
+        // What is opened for the answer is read and nothing else, and reading leaves no trace.
+        let events =
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::from_bits_retain(LARGE);
+        let group = group(flags, events)?;
+        Ok(Gate { group })
+    }
+
+    /// From now on whatever is run from the file system that `top` lies in waits for an answer.
+    ///
+    /// # Errors
+    /// `EINVAL` where the kernel has no such questions (`CONFIG_FANOTIFY_ACCESS_PERMISSIONS`).
+    pub fn guard(&self, top: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+        let mask = MaskFlags::from_bits_retain(Mask::OPEN_EXEC_PERM.0);
+        let nothing_below = None::<&std::ffi::CStr>;
+        let marked = self.group.mark(flags, mask, top, nothing_below);
+        Ok(marked.map_err(known)?)
+    }
+
+    /// Takes the executions that wait, as many as fit into `buffer`; none where none waits.
+    ///
+    /// # Errors
+    /// This process has no descriptor left for a file; what waits for it is answered by the kernel.
+    pub fn read<'a>(&'a self, buffer: &'a mut Buffer) -> io::Result<Option<Questions<'a>>> {
+        let length = read_group(&self.group, buffer)?;
+        let buffer: &'a Buffer = buffer;
+        Ok(length.map(|length| Questions {
+            events: Events::just_read(buffer, length),
+            gate: self,
+        }))
+    }
+
+    fn respond(&self, file: BorrowedFd<'_>, answer: Answer) -> io::Result<()> {
+        let answer = match answer {
+            Answer::Allow => libc::FAN_ALLOW,
+            Answer::Deny => libc::FAN_DENY,
+        };
+        // `struct fanotify_response`.
+        let mut response = [0; 8];
+        response[..4].copy_from_slice(&file.as_raw_fd().to_ne_bytes());
+        response[4..].copy_from_slice(&answer.to_ne_bytes());
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.group, &response))?;
+        Ok(())
+    }
+}
+
+impl AsFd for Gate {
+    /// To poll; never to be kept elsewhere.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.group.as_fd()
+    }
+}
+
+/// The questions of one read. What is not taken is allowed.
+#[derive(Debug)]
+pub struct Questions<'a> {
+    events: Events<'a>,
+    gate: &'a Gate,
+}
+
+impl<'a> Iterator for Questions<'a> {
+    type Item = Result<Question<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let event = match self.events.next()? {
+                Ok(event) => event,
+                Err(error) => return Some(Err(error)),
+            };
+            // Only a lost question has no file, and nobody waits for that one.
+            if let Some(file) = event.file {
+                return Some(Ok(Question {
+                    actor: event.actor,
+                    file,
+                    gate: self.gate,
+                    is_answered: false,
+                }));
+            }
+        }
+    }
+}
+
+impl Drop for Questions<'_> {
+    fn drop(&mut self) {
+        for question in self {
+            drop(question);
+        }
+    }
+}
+
+/// An execution that waits.
+#[derive(Debug)]
+#[must_use = "dropped, it is allowed"]
+pub struct Question<'a> {
+    /// The process that is to become the program.
+    pub actor: Actor,
+    file: OwnedFd,
+    gate: &'a Gate,
+    is_answered: bool,
+}
+
+impl Question<'_> {
+    /// The file that is to be run, for reading.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Answers it.
+    ///
+    /// # Errors
+    /// Nobody waits any more: the process was killed. Whatever the error, nothing is left waiting that another answer
+    /// could be given to.
+    pub fn answer(mut self, answer: Answer) -> io::Result<()> {
+        self.is_answered = true;
+        self.gate.respond(self.file.as_fd(), answer)
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let _ = self.gate.respond(self.file.as_fd(), Answer::Allow);
+        }
+    }
+}
+
+/// Without it a file of more than 2 GiB would answer for itself. Zero where it goes without saying.
+const LARGE: u32 = libc::O_LARGEFILE as u32;

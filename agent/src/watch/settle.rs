@@ -1,0 +1,237 @@
+//! Changes of paths in, with when they came; what has to be looked at again, and when, out.
+//!
+//! Pure: time is an argument (any clock that only goes forward). Invariant: for each change that comes in, a look at its
+//! path, or at a directory above it with all that is in it, comes out that is taken after the change. Everything else here
+//! is for having fewer looks: one for many changes, ever rarer ones at what never rests, and one at a whole directory
+//! where there are too many to remember.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::time::Duration;
+
+use drift::TreePath;
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Its content is being written, and whoever writes is not done.
+    Writing,
+    /// It was written, made, removed, renamed, or an attribute of it was set: there is nothing to wait for.
+    Done,
+    /// All that is below it may be other than it was: a directory was moved here or away, or events were lost.
+    Below,
+}
+
+/// A look that is due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Look {
+    /// Where.
+    pub path: TreePath,
+    /// How far down.
+    pub reach: Reach,
+}
+
+/// How far down a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// At the path alone.
+    Itself,
+    /// At all that is below it, too.
+    Below,
+}
+
+/// What has changed and was not looked at since.
+#[derive(Debug, Default)]
+pub struct Settle {
+    waiting: BTreeMap<TreePath, Waiting>,
+    looked: HashMap<TreePath, Looked>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Duration,
+    due: Duration,
+    reach: Reach,
+}
+
+/// The last look at a path, and how long after it the next one may be.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    at: Duration,
+    rest: Duration,
+}
+
+impl Settle {
+    /// A path that is being written is looked at when nothing was written for so long,
+    pub const QUIET: Duration = Duration::from_millis(50);
+    /// and at the latest so long after it began: a file that is written for hours drifts all the while.
+    pub const PATIENCE: Duration = Duration::from_secs(1);
+    /// The second look at a path is at least so long after the first, and each further one twice as long after the one
+    /// before,
+    pub const SHORTEST_REST: Duration = Duration::from_millis(10);
+    /// up to this, by which what never rests costs next to nothing.
+    pub const LONGEST_REST: Duration = Duration::from_secs(10);
+    /// More paths than this are remembered by their directories: two megabytes of paths.
+    pub const MOST: usize = 16 * 1024;
+
+    /// Takes a change that came at `now`.
+    pub fn changed(&mut self, path: TreePath, change: Change, now: Duration) {
+        let wished = match change {
+            Change::Writing => now + Settle::QUIET,
+            Change::Done | Change::Below => now,
+        };
+        let reach = match change {
+            Change::Below => Reach::Below,
+            Change::Writing | Change::Done => Reach::Itself,
+        };
+        let rested = self
+            .looked
+            .get(&path)
+            .map_or(Duration::ZERO, |last| last.at + last.rest);
+        let mut waiting = Waiting {
+            since: now,
+            due: wished.max(rested),
+            reach,
+        };
+        if let Some(before) = self.waiting.get(&path) {
+            waiting.since = before.since;
+            waiting.reach = before.reach.max(reach);
+            waiting.due = match change {
+                Change::Writing if before.due > now => waiting.due.max(before.due),
+                _ => waiting.due.min(before.due.max(now)),
+            };
+        }
+        // A rest is kept whatever the patience.
+        let patience = (waiting.since + Settle::PATIENCE).max(rested);
+        waiting.due = waiting.due.min(patience);
+        if self.is_covered(&path, waiting.due) {
+            self.waiting.remove(&path);
+            return;
+        }
+        if waiting.reach == Reach::Below {
+            self.drop_covered(&path, waiting.due);
+        }
+        self.waiting.insert(path, waiting);
+        if self.waiting.len() > Settle::MOST {
+            self.gather();
+        }
+    }
+
+    /// When the next look is due; none while nothing waits.
+    pub fn next(&self) -> Option<Duration> {
+        self.waiting.values().map(|waiting| waiting.due).min()
+    }
+
+    /// Takes the looks that are due at `now`, in path order, none within another.
+    pub fn due(&mut self, now: Duration) -> Vec<Look> {
+        let mut looks: Vec<Look> = Vec::new();
+        let mut covered_by: Option<TreePath> = None;
+        let due = self.waiting.extract_if(.., |path, waiting| {
+            let is_covered = covered_by
+                .as_ref()
+                .is_some_and(|above| path.is_within(above));
+            if waiting.due <= now && waiting.reach == Reach::Below && !is_covered {
+                covered_by = Some(path.clone());
+            }
+            // What is looked at anyway needs no look of its own later.
+            is_covered || waiting.due <= now
+        });
+        for (path, waiting) in due {
+            let is_within = |look: &Look| look.reach == Reach::Below && path.is_within(&look.path);
+            if !looks.last().is_some_and(is_within) {
+                looks.push(Look {
+                    path,
+                    reach: waiting.reach,
+                });
+            }
+        }
+        for look in &looks {
+            self.remember(&look.path, now);
+        }
+        looks
+    }
+
+    /// Whether a look at a directory above comes as soon.
+    fn is_covered(&self, path: &TreePath, due: Duration) -> bool {
+        let above = std::iter::successors(path.parent(), TreePath::parent);
+        above
+            .filter_map(|above| self.waiting.get(&above))
+            .any(|waiting| waiting.reach == Reach::Below && waiting.due <= due)
+    }
+
+    fn drop_covered(&mut self, path: &TreePath, due: Duration) {
+        let below = (Bound::Excluded(path), Bound::Unbounded);
+        let below = self.waiting.range::<TreePath, _>(below);
+        let within = below.take_while(|(other, _)| other.is_within(path));
+        let covered: Vec<TreePath> = within
+            .filter(|(_, waiting)| waiting.due >= due)
+            .map(|(other, _)| other.clone())
+            .collect();
+        for other in covered {
+            self.waiting.remove(&other);
+        }
+    }
+
+    fn remember(&mut self, path: &TreePath, now: Duration) {
+        if self.looked.len() >= Settle::MOST {
+            // What has rested by now begins anew; where nothing has, all do, which costs looks and loses none.
+            self.looked.retain(|_, last| now < last.at + last.rest * 2);
+            if self.looked.len() >= Settle::MOST {
+                self.looked.clear();
+            }
+        }
+        let rest = match self.looked.get(path) {
+            Some(last) if now < last.at + last.rest * 2 + Settle::QUIET => {
+                (last.rest * 2).min(Settle::LONGEST_REST)
+            }
+            _ => Settle::SHORTEST_REST,
+        };
+        self.looked.insert(path.clone(), Looked { at: now, rest });
+    }
+
+    /// Remembers directories instead of what is in them, the deepest first, until half of the room is free.
+    fn gather(&mut self) {
+        let mut depth = self.waiting.keys().map(depth_of).max().unwrap_or(0);
+        while self.waiting.len() > Settle::MOST / 2 && depth > 0 {
+            depth -= 1;
+            let mut gathered: BTreeMap<TreePath, Waiting> = BTreeMap::new();
+            for (path, waiting) in std::mem::take(&mut self.waiting) {
+                let (path, waiting) = match above(&path, depth) {
+                    Some(above) => (
+                        above,
+                        Waiting {
+                            reach: Reach::Below,
+                            ..waiting
+                        },
+                    ),
+                    None => (path, waiting),
+                };
+                gathered
+                    .entry(path)
+                    .and_modify(|other| {
+                        other.since = other.since.min(waiting.since);
+                        other.due = other.due.min(waiting.due);
+                        other.reach = other.reach.max(waiting.reach);
+                    })
+                    .or_insert(waiting);
+            }
+            self.waiting = gathered;
+        }
+    }
+}
+
+fn depth_of(path: &TreePath) -> usize {
+    path.components().count()
+}
+
+/// The directory at this depth that a path lies deeper in; none for one that does not.
+fn above(path: &TreePath, depth: usize) -> Option<TreePath> {
+    if depth_of(path) <= depth {
+        return None;
+    }
+    let names: Vec<&[u8]> = path.components().take(depth).collect();
+    TreePath::new(&names.join(&b'/')).ok()
+}
