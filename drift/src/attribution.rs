@@ -234,7 +234,7 @@ mod tests {
                 process.container = Some(Container {
                     runtime: None,
                     id: Some(long),
-                })
+                });
             },
             |process, _| process.ancestors = vec![process.ancestors[0].clone(); 17],
         ];

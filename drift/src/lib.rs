@@ -9,6 +9,7 @@
 //! - [`observation`]: what a path turned out to be on an instance.
 //! - [`compare`]: manifest × observations → drift and gaps.
 //! - [`finding`], [`class`]: one drift, and what it means: class, severity and technique.
+//! - [`attribution`]: who did it, and how sure that is.
 //! - [`coverage`]: what has and has not been verified.
 //! - [`report`], [`enrolment`]: what agent and collector say to each other.
 //! - [`documented`]: configuration types that carry their own documentation.
@@ -16,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribution;
 pub mod class;
 pub mod compare;
 pub mod coverage;
