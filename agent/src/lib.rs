@@ -10,6 +10,7 @@
 //! - [`learn`]: what first boots changed → the tightest rules that allow it.
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
+//! - [`watch`]: events to who did it, and to what has to be looked at again. Not yet part of [`run`].
 //! - [`confine`]: no more rights than the work needs.
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember.
 //! - [`cli`]: flags to all of this.
@@ -45,6 +46,7 @@ pub mod spool;
 pub mod state_files;
 pub mod status;
 pub mod supervise;
+pub mod watch;
 
 /// Threads that read and hash where nothing else is asked for: one a core.
 pub fn threads() -> usize {

@@ -245,7 +245,7 @@ mod tests {
                 arguments.insert(place, format!("{name}={value}"));
             }
             let told = redacted(arguments.join("\0").as_bytes());
-            prop_assert!(!told.contains(&value), "{}", told);
+            prop_assert!(!told.contains(&value), "{told}");
         }
 
         #[test]
