@@ -86,8 +86,8 @@ pub(super) struct Controller {
 /// A pass works so long before it first rests: a small tree is done by then, and nobody notices so little.
 pub(super) const HEAD_START: Duration = Duration::from_millis(20);
 /// Where others work, as one who is hardly there. A slice of [`MIN_WORK`] each [`PERIOD`] meets less than one in a hundred
-/// of what takes a millisecond or less. Their 99th percentile is then what two or three in a thousand took before: 5 %
-/// more of a processor, 17 % of a disk. A fifth of this share would be felt less, and keep quick passes waiting longer.
+/// of what takes a millisecond or less. Their 99th percentile is then that of fewer than one in a hundred before: some
+/// more (`benches/runs`). A smaller share would be felt less, and keep quick passes waiting longer.
 const LEAST_SHARE: f64 = 0.005;
 /// What is awaited is rare, or soon done.
 const AWAITED_SHARE: f64 = MOST_SHARE;

@@ -27,7 +27,7 @@ pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<(Part, Marks<'v>)>>;
 /// So many threads for each that there is from the start, where a scan waits for its disk: they keep it busy with what can
 /// only be asked for one by one, names and inodes above all, and take turns on the cores.
 const HANDS_EACH: usize = 8;
-/// More would not make a disk any faster; each takes a third of a megabyte.
+/// More would not make a disk any faster, and each has buffers of its own.
 const MAX_HANDS: usize = 16;
 /// Long files that wait for the end of the walk: each holds a file and a directory open.
 const MAX_LONG: usize = 64;
