@@ -103,6 +103,10 @@ pub(crate) const AGENT: Program = Program {
                     "As systemd sets it: where `driftmark.token` and `driftmark.cloud-id` are looked for.",
                 ),
                 (
+                    "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+                    "As for curl(1): the proxy through which `run` and `enroll` reach the collector, and what is reached without it.",
+                ),
+                (
                     "STATE_DIRECTORY",
                     "As systemd sets it: where the state is kept, unless the configuration says otherwise.",
                 ),
