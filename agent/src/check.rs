@@ -56,7 +56,8 @@ pub struct CheckArguments {
     /// One JSON object a line, the last one a summary.
     #[arg(long)]
     pub json: bool,
-    /// Threads that read and hash [default: one per core].
+    /// Threads that read and hash; up to eight times as many, and 16 at most, wait for a disk where nothing is cached
+    /// [default: one per core].
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
     /// Where an earlier check is remembered.

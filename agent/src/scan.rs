@@ -131,6 +131,9 @@ pub enum ScanError {
     /// The manifest cannot be read, or the walk is out of order.
     #[error("compare with the manifest")]
     Compare(#[from] CompareError),
+    /// Not one thread may be started.
+    #[error("start a thread to scan with")]
+    Threads(#[source] std::io::Error),
     /// It was told to end.
     #[error("the scan was interrupted")]
     Interrupted,

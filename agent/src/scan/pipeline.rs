@@ -1,6 +1,5 @@
 //! Opens what is scanned, has threads work through it ([`super::worker`]), and settles what only the whole can tell.
 
-use std::io;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -129,9 +128,17 @@ fn run_threads(
             .map(|_| Worker::new(&shared, &at_work, &rest, findings.clone()))
             .collect();
         drop(findings);
-        let workers = workers.into_iter();
-        let begun: io::Result<Vec<_>> = workers.map(|one| one.begin(scope, &queue)).collect();
-        let mut workers = begun.expect("there may be as many threads as were asked for");
+        let (begun, refused): (Vec<_>, Vec<_>) = workers
+            .into_iter()
+            .map(|one| one.begin(scope, &queue))
+            .partition(Result::is_ok);
+        let mut workers: Vec<_> = begun.into_iter().filter_map(Result::ok).collect();
+        if workers.is_empty() {
+            let refused = refused.into_iter().filter_map(Result::err);
+            return refused
+                .map(|error| Err(ScanError::Threads(error)))
+                .collect();
+        }
         for told in results {
             match told {
                 Told::Finding(finding) => {

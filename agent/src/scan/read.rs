@@ -12,13 +12,14 @@ use std::sync::atomic::AtomicBool;
 use drift::coverage::{Gap, GapReason};
 use drift::observation::Found;
 use drift::{Sha256, TreePath};
-use driftmark_kernel::Stat;
 use driftmark_kernel::direct::Buffer;
 use driftmark_kernel::page_cache::{self, Glance, Passing};
+use driftmark_kernel::{Stat, boot};
 
 use super::filesystems::Holding;
 use super::inodes::Inodes;
 use super::long::{LONG_BYTES, MAX_LONG_BYTES};
+use super::verified::is_settled;
 use super::walk::{Place, gap, is_gone, unreadable};
 
 pub(super) use content::Content;
@@ -200,14 +201,16 @@ impl<'a> Reader<'a> {
                 })
             }));
         }
-        let is_cold = wants.leave_cold && self.known(&before, wants).is_none();
-        let is_around = is_cold && wants.is_plain() && self.turn_around(&file, &before);
+        let is_unread = (wants.around || wants.leave_cold) && self.known(&before, wants).is_none();
+        let may_pass = is_unread && wants.around && wants.is_plain();
+        let is_around = may_pass && self.turn_around(&file, &before);
         if wants.leave_long && (LONG_BYTES..=MAX_LONG_BYTES).contains(&before.size) {
             self.turn_to_disk(&file)?;
             return Ok(Attempt::Long(file, before));
         }
         self.passing.begin(before.dev);
-        let may_come = is_cold && !is_around && (1..LONG_BYTES).contains(&before.size);
+        let waits = is_unread && wants.leave_cold && !is_around;
+        let may_come = waits && (1..LONG_BYTES).contains(&before.size);
         if may_come && self.comes(&file, &before) {
             return Ok(Attempt::Coming(file, before));
         }
@@ -243,7 +246,7 @@ impl<'a> Reader<'a> {
         (file, before): (&File, &Stat),
         wants: &Wants,
     ) -> Read {
-        self.was_asked_for = true;
+        (self.glanced, self.was_asked_for) = (0, true);
         match self.seal(file, before, place.holding, Digests::Blake3, wants) {
             Ok(Attempt::Sealed(sealed)) => sealed.found(path.clone(), place.holding, wants),
             Ok(Attempt::Interrupted) => Read::Interrupted,
@@ -260,6 +263,7 @@ impl<'a> Reader<'a> {
         digests: Digests,
         wants: &Wants,
     ) -> io::Result<Attempt> {
+        let began = boot::realtime_ns();
         let content = match self.known(before, wants) {
             Some(content) => content,
             None => match self.content_from_there(file, before, digests, wants)? {
@@ -270,7 +274,8 @@ impl<'a> Reader<'a> {
         let Some(mut sealed) = Sealed::of(file, before, holding, content)? else {
             return Ok(Attempt::Changed);
         };
-        if self.from == From::Cache {
+        // One that changed this moment may change again without a trace.
+        if self.from == From::Cache && is_settled(&sealed.stat, began) {
             let digests = (sealed.content.blake3, sealed.content.sha256);
             self.inodes.keep(&sealed.stat, digests);
         }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! magic      8 bytes, "drftsee2"
-//! manifest   32 bytes, its BLAKE3; boot id: length (1 byte) and bytes; mounts: count (1 byte), 8 bytes each
+//! manifest   32 bytes, its BLAKE3; boot id: length (1 byte) and bytes; mounts: count (2 bytes), 8 bytes each
 //! latest     8 bytes, nanoseconds since 1970
 //! key        16 bytes
 //! marks      8 bytes for each entry: SipHash-2-4 by the key of device, inode, ctime; zero where there is none
@@ -163,7 +163,7 @@ impl Verified {
         bytes.extend_from_slice(manifest.unwrap_or(Blake3::of(b"")).as_bytes());
         bytes.push(boot_id.len() as u8);
         bytes.extend_from_slice(boot_id.as_bytes());
-        bytes.push(mounts.len() as u8);
+        bytes.extend_from_slice(&(mounts.len() as u16).to_le_bytes());
         bytes.extend(mounts.iter().flat_map(|mount| mount.to_le_bytes()));
         bytes.extend_from_slice(&self.latest.to_le_bytes());
         bytes.extend_from_slice(&self.key.0.to_le_bytes());
@@ -188,7 +188,7 @@ impl Verified {
         let [length] = from.take()?;
         let mut boot_id = vec![0; usize::from(length)];
         from.fill(&mut boot_id)?;
-        let [count] = from.take()?;
+        let count = u16::from_le_bytes(from.take()?);
         let mounts = (0..count).map(|_| from.take().map(u64::from_le_bytes));
         let mounts = mounts.collect::<io::Result<_>>()?;
         let latest = i64::from_le_bytes(from.take()?);

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use driftmark_agent::scan::{Pass, Verified};
+use drift::TreePath;
+use drift::compare::Finding;
+use driftmark_agent::scan::{Order, Pass, ScanRequest, Verified, scan};
 use driftmark_kernel::Stat;
 use driftmark_kernel::page_cache::Passing;
 
@@ -83,4 +86,43 @@ fn files_of_any_length_that_are_on_the_disk_alone_are_read_whole_and_leave_nothi
             assert_eq!(paths, expected, "{threads} threads, {cache:?}");
         }
     }
+}
+
+#[test]
+fn a_short_file_that_is_a_long_one_by_the_time_it_has_come_is_told_as_any_other() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let (early, log) = (root.join("early"), root.join("log"));
+    std::fs::write(&early, vec![1; 4096]).unwrap();
+    std::fs::write(&log, "begun\n").unwrap();
+    let rules = "[[rule]]\npath = \"/log\"\ntype = \"append-only\"\nreason = \"a log\"\n";
+    let baseline = baked(home.path(), &root, rules);
+    settle();
+    Cache::Cold.of(&root);
+    // Asked when the walk comes to the log: what comes before it was asked for, and is not read yet.
+    let grow = |_: &TreePath| {
+        let file = File::options().write(true).open(&early).unwrap();
+        file.set_len(9 * MIB as u64).unwrap();
+        None
+    };
+    let request = ScanRequest {
+        baseline: &baseline,
+        root: &root,
+        pass: Pass::Full,
+        threads: 1,
+        held_length: &grow,
+        interrupt: &AtomicBool::new(false),
+        pace: None,
+        order: Order::OfPaths,
+        progress: &|_| {},
+    };
+    let mut drifted = Vec::new();
+    let outcome = scan(&request, &mut Verified::default(), &mut |finding| {
+        if let Finding::Drift(found) = finding {
+            drifted.push(found.drift.path.to_string());
+        }
+    });
+    assert_eq!(outcome.unwrap().entries, 3);
+    assert_eq!(drifted, ["/early"]);
 }

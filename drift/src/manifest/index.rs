@@ -1,7 +1,7 @@
 //! What the header tells of each block of entries, so that a path's block is known before any is read.
 //!
 //! For each block: varint length and path of its first entry, varint entries, varint contents that are new in it. Paths are
-//! whole: each takes no more memory than it has bytes.
+//! whole, which a look-up needs; a body of the longest has 65,536 blocks.
 
 use std::ops::Range;
 

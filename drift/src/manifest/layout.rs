@@ -228,6 +228,10 @@ impl Header {
             .and_then(AttributeSet::from_bits)
             .ok_or(BAD)?;
         let (entries, xattrs, packages) = (number()?, number()?, number()?);
+        // Before anything is made of it: a body has no more.
+        if entries > MAX_BODY_BYTES {
+            return Err(BAD);
+        }
         let blocks = entries.div_ceil(BLOCK_BYTES as u64);
         let index = Index::decode(&mut rest, blocks).ok_or(ManifestError::Malformed("index"))?;
         let (entry_count, content_count) = index.counts();

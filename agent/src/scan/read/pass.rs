@@ -52,7 +52,7 @@ impl Reader<'_> {
         was_asked_for: bool,
         hash: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<u64>> {
-        self.was_asked_for = was_asked_for;
+        (self.glanced, self.was_asked_for) = (0, was_asked_for);
         self.pass(file, stat, part, hash)
     }
 

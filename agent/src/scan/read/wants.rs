@@ -27,6 +27,8 @@ pub(crate) struct Wants {
     pub(crate) leave_long: bool,
     /// Nothing yet, of a shorter file that is on the disk alone: it is asked for, and read when it has come.
     pub(crate) leave_cold: bool,
+    /// Reading around the page cache, of a file nothing of which is in it.
+    pub(crate) around: bool,
 }
 
 /// A content that is known by what fs-verity measures of it.
@@ -47,6 +49,11 @@ pub(crate) struct HugeOnlyIf {
 }
 
 impl Wants {
+    /// Nothing is left for later any more, whatever the file has become.
+    pub(crate) fn at_once(&mut self) {
+        (self.leave_long, self.leave_cold) = (false, false);
+    }
+
     /// Whether the digest is all that is wanted.
     pub(crate) fn is_plain(&self) -> bool {
         self.prefix.is_none() && self.held.is_none() && self.shape.is_none()

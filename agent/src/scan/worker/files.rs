@@ -35,6 +35,7 @@ impl Worker<'_> {
         let mut wants = self.wants(&path, rule, met.as_ref());
         wants.leave_long = wants.is_plain() && self.leaves_long;
         wants.leave_cold = self.shared.pass != Pass::Disk;
+        wants.around = wants.leave_cold;
         let read_at = boot::realtime_ns();
         let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
             Read::Long { file, stat } if self.shared.takes_long() => {
@@ -44,11 +45,11 @@ impl Worker<'_> {
                 return Ok(());
             }
             Read::Long { .. } => {
-                wants.leave_long = false;
+                wants.at_once();
                 self.reader.read(&path, place, Digests::Blake3, &wants)
             }
             Read::Coming { file, stat } => {
-                wants.leave_cold = false;
+                wants.at_once();
                 self.ahead.push(Coming {
                     path,
                     place: place.hold(),
