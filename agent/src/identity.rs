@@ -3,11 +3,9 @@
 //! The key is made here on first boot and never leaves. Every file is replaced whole, so that a crash leaves an
 //! instance either enrolled or able to ask again with the same key.
 
-mod der;
 mod key;
 mod store;
 
-pub(crate) use der::sequence;
 pub use key::{InstanceKey, KeyError};
 pub(crate) use store::certificates_of;
 pub use store::{Certificates, Enrolled, IdentityError, Store};

@@ -12,7 +12,8 @@
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
 //! - [`watch`]: events to who did it, and to what has to be looked at again. Not yet part of [`run`].
 //! - [`confine`]: no more rights than the work needs.
-//! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember.
+//! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember; `der`: what
+//!   `identity` and `client` read and write of certificates.
 //! - [`cli`]: flags to all of this.
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod confine;
+mod der;
 pub mod diff;
 pub mod durable;
 pub mod enrol;

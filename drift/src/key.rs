@@ -96,6 +96,11 @@ const P256_PKCS8_WITHOUT_PUBLIC: &[u8] =
     b"\x30\x41\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x27\x30\x25\x02\x01\x01\x04\x20";
 const UNCOMPRESSED_POINT: u8 = 4;
 
+/// The SPKI of a public key on P-256 (RFC 5480): `point` is uncompressed, 65 bytes.
+pub fn p256_spki(point: &[u8]) -> Vec<u8> {
+    [P256_SPKI, point].concat()
+}
+
 impl TrustedKey {
     /// The longest key file: some hundred times one key.
     pub const MAX_PEM_BYTES: usize = 64 * 1024;
@@ -236,7 +241,7 @@ impl SigningKey {
     fn of(pair: Pair) -> Self {
         let spki = match &pair {
             Pair::Ed25519(pair) => [ED25519_SPKI, pair.public_key().as_ref()].concat(),
-            Pair::EcdsaP256(pair) => [P256_SPKI, pair.public_key().as_ref()].concat(),
+            Pair::EcdsaP256(pair) => p256_spki(pair.public_key().as_ref()),
         };
         let public = TrustedKey::from_spki(&spki).expect("made of a key pair");
         Self { pair, public }

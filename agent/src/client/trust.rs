@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::cryptography::cryptography;
-use crate::identity::sequence;
+use crate::der;
 
 /// Whom to take for the collector.
 #[derive(Debug)]
@@ -91,7 +91,9 @@ fn verifier(
 /// SHA-256 of the public key in a certificate, as a join token names a CA.
 pub fn key_digest(certificate: &CertificateDer<'_>) -> Option<Sha256> {
     let anchor = webpki::anchor_from_trusted_cert(certificate).ok()?;
-    Some(Sha256::of(&sequence(&[&anchor.subject_public_key_info])))
+    Some(Sha256::of(&der::sequence(&[
+        &anchor.subject_public_key_info
+    ])))
 }
 
 impl ServerCertVerifier for Trust {

@@ -12,7 +12,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::der;
+use crate::der;
 use crate::state_files::{self, StateError};
 
 /// The instance's private key: ECDSA on P-256.

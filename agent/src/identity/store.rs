@@ -10,8 +10,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
-use super::der;
 use super::key::{InstanceKey, KeyError};
+use crate::der;
 use crate::state_files::{self, StateError};
 
 /// The directory of an instance's identity.

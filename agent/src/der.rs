@@ -3,6 +3,7 @@
 //! DER (X.690) as far as that, and no further: whether a certificate can be trusted is TLS's to judge, which reads it by
 //! itself. Whatever the bytes are, reading them ends, and is no panic.
 
+use drift::key::p256_spki;
 use drift::statement::Timestamp;
 use rustls::pki_types::alg_id;
 
@@ -15,7 +16,7 @@ const SEQUENCE: u8 = 0x30;
 const ZEROTH: u8 = 0xa0;
 
 /// When a certificate (RFC 5280 §4.1) ends, seconds since 1970; none where the bytes are no certificate.
-pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
+pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
     let (certificate, []) = expect(certificate, SEQUENCE)? else {
         return None;
     };
@@ -49,15 +50,14 @@ pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
 
 /// What is signed of a certificate request (RFC 2986 §4.1) for a public key on P-256, an uncompressed point. It asks for
 /// no name and has no attributes.
-pub(super) fn request_of(public_key: &[u8]) -> Vec<u8> {
-    let algorithm = sequence(&[&alg_id::ECDSA_P256]);
-    let key = sequence(&[&algorithm, &bit_string(public_key)]);
+pub(crate) fn request_of(public_key: &[u8]) -> Vec<u8> {
+    let key = p256_spki(public_key);
     let (version, no_name) = (written(INTEGER, &[&[0]]), sequence(&[]));
     sequence(&[&version, &no_name, &key, &written(ZEROTH, &[])])
 }
 
 /// A certificate request with its signature by ECDSA with SHA-256.
-pub(super) fn signed(request: &[u8], signature: &[u8]) -> Vec<u8> {
+pub(crate) fn signed(request: &[u8], signature: &[u8]) -> Vec<u8> {
     let algorithm = sequence(&[&alg_id::ECDSA_SHA256]);
     sequence(&[request, &algorithm, &bit_string(signature)])
 }
