@@ -19,11 +19,13 @@ pub struct Attribution {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Confidence {
-    /// It lived while all of this was read of it.
+    /// It is the process that did it, and lived while all of this was read of it; it is not known to have become another
+    /// program since. That it has not is not proven: one that it became just before it was looked at goes unseen.
     Certain,
-    /// It had ended before all of this was read: what is told is of it, but there may be more to tell.
+    /// It had ended before all of this was read, or nothing shows that its number is still its own: what is told is of it,
+    /// or of whoever last started a program under its number, and there may be more to tell.
     Exited,
-    /// It was looked at long after it did it: by then it may have become another program.
+    /// It is the process that did it, but it was looked at long after, or runs another program than it did then, or may.
     Late,
     /// It cannot be told at all.
     None,

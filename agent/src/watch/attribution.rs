@@ -2,7 +2,8 @@
 //!
 //! Invariant: a number of a process is given to another one as soon as it is free, so nothing that was read by a number
 //! is told of an actor unless its descriptor says afterwards that it was still there. What was read of a directory of
-//! `/proc` that was opened before is then of that process and of no other.
+//! `/proc` that was opened before is then of that process and of no other. In place of a descriptor it will do that the
+//! process that has the number now is one that had it before the event: when it started was kept, and is the same.
 //!
 //! All that is read is bounded, and is another process's to write: its arguments, its name, its paths.
 
@@ -81,16 +82,21 @@ impl Witness {
         }
         let looked = Directory::open(actor.pid).ok();
         let read = looked.map(|directory| self.describe(&directory, in_image));
+        let started = read.as_ref().and_then(|read| read.started_milliseconds);
+        // Of just this process: one that is known only by its number is none.
+        let known = started.and_then(|started| self.programs.of(actor.pid, Some(started)));
         let state = match &actor.pidfd {
             Ok(pidfd) => state(pidfd),
-            Err(NoPidfd::Gone) => State::Gone,
-            // Nothing proves that it is the same, but nothing says that it is not.
-            Err(NoPidfd::Refused | NoPidfd::NotAsked) => State::Unproven,
+            Err(NoPidfd::Refused | NoPidfd::NotAsked) if known.is_some() => State::Known,
+            Err(NoPidfd::Refused | NoPidfd::NotAsked | NoPidfd::Gone) => State::Gone,
         };
         let (confidence, read) = match (state, read) {
+            (State::Alive, Some(read)) if has_become_another(&read, known) => {
+                (Confidence::Late, read)
+            }
             (State::Alive, Some(read)) => (Confidence::Certain, read),
             (State::Ended, Some(read)) => (Confidence::Exited, read),
-            (State::Unproven, Some(read)) => (Confidence::Late, read),
+            (State::Known, Some(read)) => (Confidence::Late, read),
             // Whatever was read may be of another process.
             _ => (Confidence::Exited, Process::default()),
         };
@@ -115,12 +121,14 @@ impl Witness {
     fn describe(&self, of: &Directory, in_image: impl Fn(&Running) -> bool) -> Process {
         let stat = of.stat();
         let cgroup = of.cgroup();
-        let is_elsewhere = of.root().is_some_and(|root| root != self.root);
+        let root = of.root();
+        let is_elsewhere = root.is_some_and(|root| root != self.root);
         let executable = of.running().map(|running| Executable {
             path: shown(running.path(), Attribution::MAX_TEXT_BYTES),
             origin: match running.origin() {
                 // A path in another root is not the image's, whatever it is called.
                 Origin::Unknown if is_elsewhere => Origin::Foreign,
+                Origin::Unknown if root.is_none() => Origin::Unknown,
                 Origin::Unknown if in_image(&running) => Origin::Image,
                 Origin::Unknown => Origin::Foreign,
                 origin => origin,
@@ -156,6 +164,12 @@ impl Witness {
     }
 }
 
+/// Whether it runs another program than the last one that it was seen to start before its event.
+fn has_become_another(read: &Process, known: Option<&Executable>) -> bool {
+    let runs = read.executable.as_ref().map(|program| &program.path);
+    known.is_some_and(|known| runs != Some(&known.path))
+}
+
 /// A parent that started after its child is another process, which has the number now: the chain ends there.
 fn ancestors(child: &process::Stat) -> Vec<Ancestor> {
     let mut chain = Vec::new();
@@ -188,8 +202,8 @@ enum State {
     Ended,
     /// Its number may be another's by now.
     Gone,
-    /// There is no descriptor to ask.
-    Unproven,
+    /// There is no descriptor to ask, but it is the process that had the number before.
+    Known,
 }
 
 fn state(pidfd: &impl AsFd) -> State {
@@ -214,12 +228,12 @@ fn number_of(pidfd: &impl AsFd) -> Option<i32> {
 
 /// Bytes as text for people, at most `most` bytes of it.
 fn shown(bytes: &[u8], most: usize) -> String {
-    let text = drift::escape(&bytes[..bytes.len().min(most)]);
+    // One more than is shown tells that there is more.
+    let text = drift::escape(&bytes[..bytes.len().min(most + 1)]);
     cut(text, most)
 }
 
 fn cut(mut text: String, most: usize) -> String {
-    const MORE: &str = "…";
     if text.len() > most {
         let end = text.floor_char_boundary(most.saturating_sub(MORE.len()));
         text.truncate(end);
@@ -227,3 +241,5 @@ fn cut(mut text: String, most: usize) -> String {
     }
     text
 }
+
+const MORE: &str = "…";

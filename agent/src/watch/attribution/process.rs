@@ -4,10 +4,10 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use drift::attribution::{Attribution, Origin};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 /// `/proc/PID`, open.
 pub(super) struct Directory(OwnedFd);
@@ -66,19 +66,19 @@ impl Directory {
     /// None where it has none, as the kernel's own threads, or where it has ended.
     pub(super) fn running(&self) -> Option<Running> {
         let link = self.link("exe")?;
-        let stat = rustix::fs::statat(&self.0, "exe", AtFlags::empty()).ok();
-        let stat = stat.map(|stat| (stat.st_nlink, (stat.st_dev, stat.st_ino)));
+        let found = found_at(&self.0, "exe");
+        let links = found.as_ref().and_then(|found| found.links);
         Some(Running {
             // Without a look at it, the suffix has to do.
-            is_linked: stat.map_or(!link.ends_with(DELETED), |(links, _)| links > 0),
-            file: stat.map(|(_, file)| file),
+            is_linked: links.map_or(!link.ends_with(DELETED), |links| links > 0),
+            file: found.map(|found| found.file),
             link,
         })
     }
 
-    /// Parted by NUL; none where it has none left.
+    /// Parted by NUL; none where it has none left. More than are told are more than the limit here, without the last NUL.
     pub(super) fn arguments(&self) -> Option<Vec<u8>> {
-        let most = Attribution::MAX_COMMAND_LINE_BYTES;
+        let most = Attribution::MAX_COMMAND_LINE_BYTES + 2;
         let arguments = self.read("cmdline", most)?;
         (!arguments.is_empty()).then_some(arguments)
     }
@@ -89,8 +89,7 @@ impl Directory {
 
     /// Device and inode of its root.
     pub(super) fn root(&self) -> Option<(u64, u64)> {
-        let stat = rustix::fs::statat(&self.0, "root", AtFlags::empty()).ok()?;
-        Some((stat.st_dev, stat.st_ino))
+        found_at(&self.0, "root").map(|found| found.file)
     }
 
     /// The effective one.
@@ -124,6 +123,27 @@ impl Directory {
         let target = rustix::fs::readlinkat(&self.0, name, Vec::new()).ok()?;
         Some(target.into_bytes())
     }
+}
+
+/// What is behind a link, as far as the kernel knows without asking its file system: that may be the actor's own (FUSE),
+/// or a server that is gone, and would answer when it likes.
+struct Found {
+    /// Device and inode.
+    file: (u64, u64),
+    /// None where that is not known.
+    links: Option<u32>,
+}
+
+fn found_at(directory: impl AsFd, name: &str) -> Option<Found> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let wanted = StatxFlags::INO | StatxFlags::NLINK;
+    let found = rustix::fs::statx(directory, name, flags, wanted).ok()?;
+    let told = StatxFlags::from_bits_retain(found.stx_mask);
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    told.contains(StatxFlags::INO).then_some(Found {
+        file: (device, found.stx_ino),
+        links: told.contains(StatxFlags::NLINK).then_some(found.stx_nlink),
+    })
 }
 
 pub(super) fn read_at_most(file: File, most: usize) -> Option<Vec<u8>> {
@@ -201,6 +221,10 @@ mod tests {
             Some(cwd.as_os_str().as_encoded_bytes())
         );
         assert!(directory.arguments().is_some());
+        let stat = rustix::fs::stat("/").expect("a root");
+        assert_eq!(directory.root(), Some((stat.st_dev, stat.st_ino)));
+        let stat = rustix::fs::stat(own.as_path()).expect("own program");
+        assert_eq!(running.file(), Some((stat.st_dev, stat.st_ino)));
         assert!(Directory::open(u32::MAX).is_err());
     }
 }

@@ -24,12 +24,14 @@ struct Last {
 
 impl Programs {
     /// As many processes as start within the second that a reader may be late, on a machine that does nothing else: half
-    /// a megabyte.
+    /// a megabyte with paths as they are, and less than three if each is as long as it may be
+    /// ([`Attribution::MAX_TEXT_BYTES`]).
     const MOST: usize = 2048;
 
     pub(super) fn ran(&mut self, pid: u32, started: Option<u64>, path: &[u8], origin: Origin) {
-        // The kernel opens it behind the program, and it is not what `/proc/PID/exe` says then.
-        if is_loader(path) {
+        // The kernel opens it behind the program, and it is not what `/proc/PID/exe` says then. Only the image's: anybody
+        // may call a program that.
+        if origin == Origin::Image && is_loader(path) {
             return;
         }
         self.count += 1;
@@ -57,14 +59,16 @@ impl Programs {
         }
     }
 
-    /// What it ran, unless its number was another's then.
+    /// What it ran. Where it is known when the process in question started, only what is known to be of just that one;
+    /// where it is not, whatever had the number last.
     pub(super) fn of(&self, pid: u32, started: Option<u64>) -> Option<&Executable> {
         let last = self.by_process.get(&pid)?;
-        let is_other = last
-            .started
-            .zip(started)
-            .is_some_and(|(then, now)| then != now);
-        (!is_other).then_some(&last.program)
+        let is_its = match (last.started, started) {
+            (Some(then), Some(now)) => then == now,
+            (None, Some(_)) => false,
+            _ => true,
+        };
+        is_its.then_some(&last.program)
     }
 }
 
@@ -100,7 +104,23 @@ mod tests {
             "another process has the number"
         );
         assert_eq!(path(programs.of(8, None)), None);
+        programs.ran(9, None, b"/bin/sh", Origin::Image);
+        assert_eq!(path(programs.of(9, None)), Some("/bin/sh".into()));
+        assert_eq!(path(programs.of(9, Some(1))), None, "it may be another's");
         assert!(!is_loader(b"/usr/bin/ldd") && !is_loader(b"/usr/bin/ld"));
+    }
+
+    #[test]
+    fn only_the_images_loaders_are_passed_over() {
+        let mut programs = Programs::default();
+        let foreign = "/tmp/ld-evil.so";
+        for origin in [Origin::Foreign, Origin::Unknown, Origin::Image] {
+            programs.ran(7, Some(1), b"/bin/sh", Origin::Image);
+            programs.ran(7, Some(1), foreign.as_bytes(), origin);
+            let found = programs.of(7, Some(1)).map(|program| &*program.path);
+            let is_told = found == Some(foreign);
+            assert_eq!(is_told, origin != Origin::Image, "{origin:?}");
+        }
     }
 
     #[test]

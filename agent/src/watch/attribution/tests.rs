@@ -162,18 +162,11 @@ fn a_number_that_is_another_process_by_now_tells_nothing_of_that_one() {
 }
 
 #[test]
-fn what_is_looked_at_late_or_without_proof_says_so() {
+fn what_is_looked_at_late_says_so_and_nobody_is_nobody() {
     let witness = Witness::new().expect("a witness");
     let mut child = waiting("cat", &[]);
     let late = witness.attribute(&actor_of(&child), Promptness::Late, |_| true);
     assert_eq!(late.confidence, Confidence::Late);
-    let unproven = Actor {
-        pid: child.id(),
-        pidfd: Err(NoPidfd::Refused),
-    };
-    let unproven = witness.attribute(&unproven, Promptness::AtOnce, |_| true);
-    assert_eq!(unproven.confidence, Confidence::Late);
-    assert!(process(&unproven).started_milliseconds.is_some());
     let nobody = Actor {
         pid: 0,
         pidfd: Err(NoPidfd::NotAsked),
@@ -234,4 +227,93 @@ fn a_program_that_is_foreign_removed_or_only_in_memory_is_said_to_be() {
     );
     drop(child.stdin.take());
     child.wait().expect("wait");
+}
+
+/// As an event tells of a process where no descriptor could be made.
+fn unproven(child: &Child, why: NoPidfd) -> Actor {
+    Actor {
+        pid: child.id(),
+        pidfd: Err(why),
+    }
+}
+
+#[test]
+fn a_process_that_is_known_by_its_number_alone_is_not_described() {
+    let mut witness = Witness::new().expect("a witness");
+    let mut child = waiting("cat", &[]);
+    for why in [NoPidfd::Refused, NoPidfd::NotAsked, NoPidfd::Gone] {
+        let actor = unproven(&child, why);
+        // Its start was not known then either, so this proves nothing.
+        witness.ran(&actor, b"/usr/bin/cat", Origin::Image);
+        let found = witness.attribute(&actor, Promptness::AtOnce, |_| true);
+        assert_eq!(found.confidence, Confidence::Exited, "{why:?}");
+        let expected = Process {
+            pid: child.id(),
+            executable: Some(Executable {
+                path: "/usr/bin/cat".into(),
+                origin: Origin::Image,
+            }),
+            ..Process::default()
+        };
+        assert_eq!(found.process, Some(expected), "{why:?}");
+    }
+    drop(child.stdin.take());
+    child.wait().expect("wait");
+}
+
+#[test]
+fn a_process_whose_start_was_known_before_is_described_without_a_descriptor() {
+    let mut witness = Witness::new().expect("a witness");
+    let mut child = waiting("cat", &[]);
+    witness.ran(&actor_of(&child), b"/usr/bin/cat", Origin::Image);
+    for (why, confidence) in [
+        (NoPidfd::Refused, Confidence::Late),
+        (NoPidfd::NotAsked, Confidence::Late),
+        (NoPidfd::Gone, Confidence::Exited),
+    ] {
+        let actor = unproven(&child, why);
+        let found = witness.attribute(&actor, Promptness::AtOnce, |_| true);
+        assert_eq!(found.confidence, confidence);
+        let is_described = process(&found).started_milliseconds.is_some();
+        assert_eq!(is_described, confidence == Confidence::Late);
+    }
+    drop(child.stdin.take());
+    child.wait().expect("wait");
+}
+
+#[test]
+fn a_process_that_runs_another_program_than_it_last_started_is_late() {
+    let mut witness = Witness::new().expect("a witness");
+    let mut child = waiting("cat", &[]);
+    let actor = actor_of(&child);
+    let runs = |found: &Attribution| process(found).executable.clone().map(|one| one.path);
+    let own = fs::canonicalize("/proc/self/exe").expect("own program");
+    let looked = looked_until(&witness, &actor, |found| {
+        runs(found).is_some_and(|path| path != own.display().to_string())
+    });
+    assert_eq!(looked.confidence, Confidence::Certain);
+    let path = runs(&looked).expect("a program");
+    witness.ran(&actor, path.as_bytes(), Origin::Image);
+    let same = witness.attribute(&actor, Promptness::AtOnce, |_| true);
+    assert_eq!(same.confidence, Confidence::Certain);
+    witness.ran(&actor, b"/usr/bin/before", Origin::Image);
+    let other = witness.attribute(&actor, Promptness::AtOnce, |_| true);
+    assert_eq!(
+        (other.confidence, runs(&other)),
+        (Confidence::Late, Some(path))
+    );
+    drop(child.stdin.take());
+    child.wait().expect("wait");
+}
+
+#[test]
+fn what_is_cut_says_so_at_the_limit_too() {
+    for (length, expected) in [
+        (7, "xxxxxxx"),
+        (8, "xxxxxxxx"),
+        (9, "xxxxx…"),
+        (99, "xxxxx…"),
+    ] {
+        assert_eq!(shown("x".repeat(length).as_bytes(), 8), expected);
+    }
 }
