@@ -47,7 +47,10 @@ pub enum Reach {
 #[derive(Debug, Default)]
 pub struct Settle {
     waiting: BTreeMap<TreePath, Waiting>,
+    /// Of the paths in it.
+    waiting_bytes: usize,
     looked: HashMap<TreePath, Looked>,
+    looked_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +77,10 @@ impl Settle {
     pub const SHORTEST_REST: Duration = Duration::from_millis(10);
     /// up to this, by which what never rests costs next to nothing.
     pub const LONGEST_REST: Duration = Duration::from_secs(10);
-    /// More paths than this are remembered by their directories: two megabytes of paths.
+    /// More paths than this are remembered by their directories: two megabytes with paths as they are,
     pub const MOST: usize = 16 * 1024;
+    /// and so are fewer that are longer than this together, as anybody may make paths of [`TreePath::MAX_BYTES`].
+    pub const MOST_BYTES: usize = 4 * 1024 * 1024;
 
     /// Takes a change that came at `now`.
     pub fn changed(&mut self, path: TreePath, change: Change, now: Duration) {
@@ -108,14 +113,17 @@ impl Settle {
         let patience = (waiting.since + Settle::PATIENCE).max(rested);
         waiting.due = waiting.due.min(patience);
         if self.is_covered(&path, waiting.due) {
-            self.waiting.remove(&path);
+            self.remove(&path);
             return;
         }
         if waiting.reach == Reach::Below {
             self.drop_covered(&path, waiting.due);
         }
-        self.waiting.insert(path, waiting);
-        if self.waiting.len() > Settle::MOST {
+        let bytes = bytes_of(&path);
+        if self.waiting.insert(path, waiting).is_none() {
+            self.waiting_bytes += bytes;
+        }
+        if self.has_more_than(Settle::MOST, Settle::MOST_BYTES) {
             self.gather();
         }
     }
@@ -140,6 +148,7 @@ impl Settle {
             is_covered || waiting.due <= now
         });
         for (path, waiting) in due {
+            self.waiting_bytes -= bytes_of(&path);
             let is_within = |look: &Look| look.reach == Reach::Below && path.is_within(&look.path);
             if !looks.last().is_some_and(is_within) {
                 looks.push(Look {
@@ -171,16 +180,27 @@ impl Settle {
             .map(|(other, _)| other.clone())
             .collect();
         for other in covered {
-            self.waiting.remove(&other);
+            self.remove(&other);
+        }
+    }
+
+    fn remove(&mut self, path: &TreePath) {
+        if self.waiting.remove(path).is_some() {
+            self.waiting_bytes -= bytes_of(path);
         }
     }
 
     fn remember(&mut self, path: &TreePath, now: Duration) {
-        if self.looked.len() >= Settle::MOST {
+        let is_full = |looked: &HashMap<_, _>, bytes: usize| {
+            looked.len() >= Settle::MOST || bytes + bytes_of(path) > Settle::MOST_BYTES
+        };
+        if is_full(&self.looked, self.looked_bytes) {
             // What has rested by now begins anew; where nothing has, all do, which costs looks and loses none.
             self.looked.retain(|_, last| now < last.at + last.rest * 2);
-            if self.looked.len() >= Settle::MOST {
+            self.looked_bytes = self.looked.keys().map(bytes_of).sum();
+            if is_full(&self.looked, self.looked_bytes) {
                 self.looked.clear();
+                self.looked_bytes = 0;
             }
         }
         let rest = match self.looked.get(path) {
@@ -189,38 +209,62 @@ impl Settle {
             }
             _ => Settle::SHORTEST_REST,
         };
-        self.looked.insert(path.clone(), Looked { at: now, rest });
+        let looked = Looked { at: now, rest };
+        if self.looked.insert(path.clone(), looked).is_none() {
+            self.looked_bytes += bytes_of(path);
+        }
+    }
+
+    fn has_more_than(&self, paths: usize, bytes: usize) -> bool {
+        self.waiting.len() > paths || self.waiting_bytes > bytes
     }
 
     /// Remembers directories instead of what is in them, the deepest first, until half of the room is free.
     fn gather(&mut self) {
-        let mut depth = self.waiting.keys().map(depth_of).max().unwrap_or(0);
-        while self.waiting.len() > Settle::MOST / 2 && depth > 0 {
-            depth -= 1;
-            let mut gathered: BTreeMap<TreePath, Waiting> = BTreeMap::new();
-            for (path, waiting) in std::mem::take(&mut self.waiting) {
-                let (path, waiting) = match above(&path, depth) {
-                    Some(above) => (
-                        above,
-                        Waiting {
-                            reach: Reach::Below,
-                            ..waiting
-                        },
-                    ),
-                    None => (path, waiting),
-                };
-                gathered
-                    .entry(path)
-                    .and_modify(|other| {
-                        other.since = other.since.min(waiting.since);
-                        other.due = other.due.min(waiting.due);
-                        other.reach = other.reach.max(waiting.reach);
-                    })
-                    .or_insert(waiting);
+        let deepest = self.waiting.keys().map(depth_of).max().unwrap_or(0);
+        for depth in depths_above(deepest) {
+            if !self.has_more_than(Settle::MOST / 2, Settle::MOST_BYTES / 2) {
+                break;
             }
-            self.waiting = gathered;
+            self.gather_at(depth);
         }
     }
+
+    /// Remembers the directories at this depth instead of what is in them.
+    fn gather_at(&mut self, depth: usize) {
+        let mut gathered: BTreeMap<TreePath, Waiting> = BTreeMap::new();
+        for (path, waiting) in std::mem::take(&mut self.waiting) {
+            let (path, waiting) = match above(&path, depth) {
+                Some(above) => (
+                    above,
+                    Waiting {
+                        reach: Reach::Below,
+                        ..waiting
+                    },
+                ),
+                None => (path, waiting),
+            };
+            gathered
+                .entry(path)
+                .and_modify(|other| {
+                    other.since = other.since.min(waiting.since);
+                    other.due = other.due.min(waiting.due);
+                    other.reach = other.reach.max(waiting.reach);
+                })
+                .or_insert(waiting);
+        }
+        self.waiting_bytes = gathered.keys().map(bytes_of).sum();
+        self.waiting = gathered;
+    }
+}
+
+/// Half as deep each time, down to the root: all that waits is gone through for each of them.
+fn depths_above(deepest: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(deepest), |depth| (*depth > 0).then_some(depth / 2)).skip(1)
+}
+
+fn bytes_of(path: &TreePath) -> usize {
+    path.as_bytes().len()
 }
 
 fn depth_of(path: &TreePath) -> usize {

@@ -123,6 +123,47 @@ fn more_than_can_be_remembered_is_remembered_by_directory() {
     }
 }
 
+#[test]
+fn long_paths_are_remembered_by_directory_though_they_are_few() {
+    let mut settle = Settle::default();
+    let long = "n".repeat(250) + "/";
+    let text = |number: usize| format!("/d{}/{}f{number}", number % 7, long.repeat(60));
+    for number in 0..2000 {
+        settle.changed(path(&text(number)), Change::Done, at(0));
+        assert!(settle.waiting_bytes <= Settle::MOST_BYTES);
+        let held: usize = settle.waiting.keys().map(bytes_of).sum();
+        assert_eq!(settle.waiting_bytes, held);
+        if number % 100 == 0 {
+            settle.due(at(0));
+            let held: usize = settle.looked.keys().map(bytes_of).sum();
+            assert_eq!((settle.waiting_bytes, settle.looked_bytes), (0, held));
+        }
+    }
+    for number in 0..2000 {
+        settle.remember(&path(&text(number)), at(0));
+        assert!(settle.looked_bytes <= Settle::MOST_BYTES);
+    }
+}
+
+#[test]
+fn one_deep_path_among_many_does_not_have_all_gone_through_for_each_of_its_directories() {
+    assert_eq!(depths_above(5).collect::<Vec<_>>(), [2, 1, 0]);
+    assert_eq!(depths_above(0).count(), 0);
+    // The deepest that a path may be.
+    assert!(depths_above(TreePath::MAX_BYTES / 2).count() <= 14);
+    let mut settle = Settle::default();
+    let deep = path("d/".repeat(2000).trim_end_matches('/'));
+    settle.changed(deep.clone(), Change::Done, at(0));
+    for number in 0..Settle::MOST {
+        let text = format!("/a{}/f{number}", number % 100);
+        settle.changed(path(&text), Change::Done, at(0));
+    }
+    let looks = settle.due(at(0));
+    assert!(looks.len() < Settle::MOST / 2);
+    assert!(looks.iter().any(|look| deep.is_within(&look.path)));
+    assert!(looks.iter().all(|look| !look.path.is_root()));
+}
+
 fn step() -> impl Strategy<Value = (TreePath, Change, u64, bool)> {
     let name = prop::sample::select(vec!["a", "b", "a-b", "c"]);
     let path = prop::collection::vec(name, 0..4)
@@ -157,6 +198,8 @@ proptest! {
             assert!(owed.iter().all(|(_, _, since)| now <= since + latest), "{owed:?}");
         };
         for (path, change, later, is_asked) in steps {
+            let held: usize = settle.waiting.keys().map(bytes_of).sum();
+            prop_assert_eq!(settle.waiting_bytes, held);
             now += later;
             let reach = if change == Change::Below { Reach::Below } else { Reach::Itself };
             settle.changed(path.clone(), change, at(now));
