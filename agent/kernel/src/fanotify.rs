@@ -10,7 +10,9 @@
 //! - [`Gate`]: executions that wait for an answer.
 //!
 //! Invariants: every descriptor that a read brings is owned as soon as its record is decoded, and closed with it, whatever
-//! comes after it; what the kernel could not tell (a full queue) is an event like any other.
+//! is wrong with other records and with other information in its own; what the kernel could not tell (a full queue) is an
+//! event like any other. But a wrong length leaves nothing to be found behind it: the descriptors of the records after a
+//! record of a wrong version or length, and of the information after information of a wrong length, stay open.
 //!
 //! nix makes groups and marks. It reads no information record and lets pidfds leak, so reading is done here.
 

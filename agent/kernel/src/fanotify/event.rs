@@ -56,7 +56,7 @@ impl Event<'_> {
     }
 }
 
-/// The events of one read. What is not taken is closed with it.
+/// The events of one read. What is not taken is closed with it, but for what cannot be found ([`super::Malformed`]).
 #[derive(Debug)]
 pub struct Events<'a> {
     records: Records<'a>,
@@ -76,9 +76,20 @@ impl<'a> Iterator for Events<'a> {
     type Item = Result<Event<'a>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.records.next()?.and_then(|record| event(&record)))
+        let read = self.next_with_its_file()?;
+        Some(read.and_then(|(event, outcome)| outcome.map(|()| event)))
     }
 }
+
+impl<'a> Events<'a> {
+    /// The next event, whatever is wrong with what came with it: somebody may wait for an answer about its file.
+    pub(super) fn next_with_its_file(&mut self) -> Option<Result<Read<'a>, Malformed>> {
+        Some(self.records.next()?.map(|record| event(&record)))
+    }
+}
+
+/// An event, and whether all that came with it could be read.
+type Read<'a> = (Event<'a>, Result<(), Malformed>);
 
 impl Drop for Events<'_> {
     fn drop(&mut self) {
@@ -89,7 +100,7 @@ impl Drop for Events<'_> {
 }
 
 /// Only of a record that comes straight from the kernel, and once: it takes the descriptors that are numbers there.
-fn event<'a>(record: &Record<'a>) -> Result<Event<'a>, Malformed> {
+fn event<'a>(record: &Record<'a>) -> Read<'a> {
     let mut event = Event {
         what: record.what,
         actor: Actor {
@@ -137,5 +148,5 @@ fn event<'a>(record: &Record<'a>) -> Result<Event<'a>, Malformed> {
             Info::Unknown(_) => {}
         }
     }
-    outcome.map(|()| event)
+    (event, outcome)
 }

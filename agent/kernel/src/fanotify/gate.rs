@@ -1,9 +1,11 @@
 //! File systems in, executions that wait for an answer out.
 //!
-//! Invariant: each gets an answer. One that is dropped unanswered, whyever, is allowed; and the kernel allows what waits
-//! when the gate is closed, so that an agent that dies locks nobody out. For the same reason a gate is never kept while
-//! the process is away, and a process that has one starts no other: until its program runs a child holds the gate too,
-//! and if that program has to ask, it waits for itself.
+//! Invariant: each that is read gets an answer. One that is dropped unanswered, whyever, is allowed, also where what came
+//! with it is malformed; and the kernel allows what waits when the gate is closed, so that an agent that dies locks nobody
+//! out. But where this process has no descriptor left for the file, the kernel denies by itself: whoever has a gate keeps
+//! descriptors free ([`Gate::read`]). So that nobody is locked out, a gate is never kept while the process is away, and a
+//! process that has one starts no other: until its program runs a child holds the gate too, and if that program has to
+//! ask, it waits for itself.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -63,9 +65,29 @@ impl Gate {
     /// Takes the executions that wait, as many as fit into `buffer`; none where none waits.
     ///
     /// # Errors
-    /// This process has no descriptor left for a file; what waits for it is answered by the kernel.
+    /// `EMFILE`: this process has no descriptor left for the file. The kernel has then **denied** the execution, without
+    /// anybody being asked. It tells only where that was the first of a read: of one that comes after others in the same
+    /// read nothing is said. An execution takes up to two descriptors until it is dropped (its file and its process).
     pub fn read<'a>(&'a self, buffer: &'a mut Buffer) -> io::Result<Option<Questions<'a>>> {
         let length = read_group(&self.group, buffer)?;
+        let buffer: &'a Buffer = buffer;
+        Ok(length.map(|length| Questions {
+            events: Events::just_read(buffer, length),
+            gate: self,
+        }))
+    }
+
+    /// As [`Gate::read`], of a kernel that spoils what it writes.
+    #[cfg(test)]
+    pub(super) fn read_spoilt<'a>(
+        &'a self,
+        buffer: &'a mut Buffer,
+        spoil: impl FnOnce(&mut [u8]),
+    ) -> io::Result<Option<Questions<'a>>> {
+        let length = read_group(&self.group, buffer)?;
+        if let Some(length) = length {
+            spoil(buffer.bytes_mut().get_mut(..length).unwrap_or_default());
+        }
         let buffer: &'a Buffer = buffer;
         Ok(length.map(|length| Questions {
             events: Events::just_read(buffer, length),
@@ -106,18 +128,26 @@ impl<'a> Iterator for Questions<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let event = match self.events.next()? {
-                Ok(event) => event,
+            let (event, outcome) = match self.events.next_with_its_file()? {
+                Ok(read) => read,
+                // Where it would be cannot be told, so nobody can answer.
                 Err(error) => return Some(Err(error)),
             };
             // Only a lost question has no file, and nobody waits for that one.
-            if let Some(file) = event.file {
-                return Some(Ok(Question {
-                    actor: event.actor,
-                    file,
-                    gate: self.gate,
-                    is_answered: false,
-                }));
+            let question = event.file.map(|file| Question {
+                actor: event.actor,
+                file,
+                gate: self.gate,
+                is_answered: false,
+            });
+            match (outcome, question) {
+                (Err(error), question) => {
+                    // Allowed by that, before the error is told.
+                    drop(question);
+                    return Some(Err(error));
+                }
+                (Ok(()), Some(question)) => return Some(Ok(question)),
+                (Ok(()), None) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Nothing in, a queue of events out, and the reading of it.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
@@ -58,8 +58,10 @@ impl Watch {
     /// # Errors
     /// `InvalidData` where the descriptor is none of [`Watch::open`], and so tells other things than this reads.
     pub fn resumed(kept: OwnedFd) -> io::Result<Watch> {
-        let about = std::fs::read(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()))?;
-        let asks = match flags_in(&about).map(|flags| flags | CLOSE_ON_EXEC) {
+        let about = std::fs::File::open(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()))?;
+        let mut head = Vec::new();
+        about.take(ABOUT_BYTES).read_to_end(&mut head)?;
+        let asks = match flags_in(&head).map(|flags| flags | CLOSE_ON_EXEC) {
             Some(NAMES_AND_TARGETS) => CHANGES,
             Some(NAMES) => OLDER_CHANGES,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, OtherGroup)),
@@ -169,6 +171,11 @@ impl Buffer {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0[..]
     }
+
+    #[cfg(test)]
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0[..]
+    }
 }
 
 impl Default for Buffer {
@@ -183,6 +190,8 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
+/// Four short lines come before the one that is wanted, and one for each mark after it.
+const ABOUT_BYTES: u64 = 4096;
 const CLOSE_ON_EXEC: u32 = libc::FAN_CLOEXEC;
 const TELLS: u32 = CLOSE_ON_EXEC
     | libc::FAN_NONBLOCK

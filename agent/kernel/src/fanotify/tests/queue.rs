@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode};
@@ -103,7 +104,15 @@ fn a_queue_that_was_kept_elsewhere_has_what_happened_meanwhile() {
     lab::with_own_mounts(|place| {
         lab::mount_tmpfs(place);
         let world = World::around(place, Shows::All);
+        for number in 0..100 {
+            let marked = place.join(number.to_string());
+            fs::create_dir(&marked).expect("create a directory");
+            let marked = fs::File::open(marked).expect("open");
+            world.watch.watch_directory(marked.as_fd()).expect("mark");
+        }
         let kept = world.watch.as_fd().try_clone_to_owned().expect("keep it");
+        let about = fs::read(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()));
+        assert!(about.expect("fdinfo").len() > 2 * 4096, "it says all marks");
         let World { watch, holder, .. } = world;
         drop(watch);
         fs::write(place.join("meanwhile"), b"").expect("write");
