@@ -71,13 +71,18 @@ pub(super) struct Turn {
 }
 
 /// Decides turn after turn.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Controller {
     budget: Budget,
     /// The share of the time that is worked, for what others feel.
     share: f64,
-    /// How long was worked in all.
+    /// How long was worked in all, and in how many turns.
     worked: Duration,
+    turns: u32,
+    /// Until when the last turn rests.
+    rests_until: Duration,
+    /// In which we were stopped, and neither worked nor rested.
+    stopped: Duration,
     bytes: u64,
     /// When the bytes that were read have been paid for.
     paid: Duration,
@@ -107,6 +112,12 @@ const MAX_REST: Duration = Duration::from_secs(10);
 const UNFELT: f64 = 0.02;
 const DOWN: f64 = 0.5;
 const UP: f64 = 1.25;
+/// Work that took longer than this, and so many times as long as it usually does, was interrupted: the process was stopped,
+/// or frozen. A slow disk makes all of it slow.
+const UNUSUAL_WORK: Duration = Duration::from_millis(100);
+const UNUSUAL: u32 = 8;
+/// So was a rest that ended so much too late.
+const UNUSUALLY_LATE: Duration = Duration::from_secs(1);
 /// An estimate of what is left is this much too low.
 const MARGIN: f64 = 1.25;
 
@@ -116,6 +127,9 @@ impl Controller {
             budget,
             share: FIRST_SHARE.max(budget.urgency.least_share()),
             worked: Duration::ZERO,
+            turns: 0,
+            rests_until: Duration::ZERO,
+            stopped: Duration::ZERO,
             bytes: 0,
             paid: Duration::ZERO,
         }
@@ -123,7 +137,9 @@ impl Controller {
 
     /// What comes next, at `now` since the pass began, after so much work; `felt` is of the rest before that.
     pub(super) fn next(&mut self, now: Duration, worked: Worked, felt: Felt, done: Done) -> Turn {
+        let (now, worked) = self.without_stops(now, worked);
         self.worked += worked.wall;
+        self.turns += 1;
         let is_felt = felt.is_busy || felt.waited > UNFELT;
         self.share = match is_felt {
             true => (self.share * DOWN).max(self.budget.urgency.least_share()),
@@ -139,10 +155,25 @@ impl Controller {
         let rest = wanted.min(rest_after(worked.wall, needed));
         let rest = rest.min(MAX_REST).min(time_left);
         let share = self.share.max(needed);
+        self.rests_until = now + rest;
         Turn {
             rest,
             work: PERIOD.mul_f64(share).clamp(MIN_WORK, MAX_WORK),
         }
+    }
+
+    /// The time as it would be, had nobody stopped us. A pass that counted that as its own would think that it is slow, or
+    /// late, and hurry as soon as it goes on.
+    fn without_stops(&mut self, now: Duration, worked: Worked) -> (Duration, Worked) {
+        let usual = self.worked.checked_div(self.turns).unwrap_or_default();
+        let wall = worked.wall.min(UNUSUAL_WORK.max(usual * UNUSUAL));
+        let now = now.saturating_sub(self.stopped);
+        let began = now.saturating_sub(worked.wall);
+        let late = began.saturating_sub(self.rests_until + UNUSUALLY_LATE);
+        let stopped = late + (worked.wall - wall);
+        self.stopped += stopped;
+        let own = worked.own.min(wall);
+        (now.saturating_sub(stopped), Worked { wall, own })
     }
 
     /// The share of the time that is left, at which what is left would just be done in it.
@@ -198,9 +229,19 @@ mod tests {
         })
     }
 
-    /// Lives through a pass of so much work, of which each turn does what it may; says how long it took and the share of
-    /// the time that was worked in the last turns.
-    fn live(mut controller: Controller, work: f64, bytes: f64, felt: impl Fn(f64) -> Felt) -> f64 {
+    /// Lives through a pass of so much work, of which each turn does what it may; says how long it took.
+    fn live(controller: Controller, work: f64, bytes: f64, felt: impl Fn(f64) -> Felt) -> f64 {
+        live_slowly(controller, work, bytes, 0.0, felt)
+    }
+
+    /// The same where no turn ends sooner than after so many seconds.
+    fn live_slowly(
+        mut controller: Controller,
+        work: f64,
+        bytes: f64,
+        slowest: f64,
+        felt: impl Fn(f64) -> Felt,
+    ) -> f64 {
         let (mut now, mut done, mut turn_work) = (0.02, 0.0, 0.02_f64);
         while done < work {
             done += turn_work;
@@ -214,7 +255,7 @@ mod tests {
                     bytes: (part * bytes) as u64,
                 },
             );
-            turn_work = turn.work.as_secs_f64();
+            turn_work = turn.work.as_secs_f64().max(slowest);
             now += turn.rest.as_secs_f64() + turn_work;
         }
         now
@@ -261,6 +302,46 @@ mod tests {
         }
     }
 
+    /// The seconds that the next so many turns take, in which others work, and how many of them are worked.
+    fn busy_turns(controller: &mut Controller, now: &mut Duration, turns: u32) -> (f64, f64) {
+        let (mut took, mut worked) = (0.0, 0.0);
+        for _ in 0..turns {
+            // Of five minutes of work, as much as was done.
+            let part = controller.worked.as_secs_f64().min(300.0) / 300.0;
+            let work = Duration::from_millis(2);
+            let turn = controller.next(*now, all(work), BUSY, Done { part, bytes: 0 });
+            *now += turn.rest + work;
+            took += (turn.rest + work).as_secs_f64();
+            worked += work.as_secs_f64();
+        }
+        (took, worked)
+    }
+
+    #[test]
+    fn who_was_stopped_does_not_hurry_afterwards() {
+        for stopped in [1, 3, 60, 1000, 100_000].map(Duration::from_secs) {
+            for is_at_work in [true, false] {
+                let (mut twins, mut now) = ([controller(1 << 26, 1800); 2], Duration::ZERO);
+                let mut other = now;
+                busy_turns(&mut twins[0], &mut now, 100);
+                busy_turns(&mut twins[1], &mut other, 100);
+                now += stopped;
+                if is_at_work {
+                    let wall = stopped + Duration::from_millis(2);
+                    let part = twins[0].worked.as_secs_f64() / 300.0;
+                    let turn = twins[0].next(now, all(wall), BUSY, Done { part, bytes: 0 });
+                    now += turn.rest + turn.work;
+                }
+                let (took, worked) = busy_turns(&mut twins[0], &mut now, 100);
+                let (usual, as_much) = busy_turns(&mut twins[1], &mut other, 100);
+                assert!(
+                    worked / took < 1.5 * as_much / usual,
+                    "{worked} s of {took} s after {stopped:?}, {as_much} s of {usual} s else"
+                );
+            }
+        }
+    }
+
     #[test]
     fn bytes_keep_to_their_budget() {
         let took = live(controller(1_000_000, 36_000), 1.0, 1e9, |_| QUIET);
@@ -286,7 +367,7 @@ mod tests {
                 prop_assert!(turn.rest <= MAX_REST);
                 prop_assert!((MIN_WORK..=MAX_WORK).contains(&turn.work));
                 prop_assert!((LEAST_SHARE..=MOST_SHARE).contains(&controller.share));
-                if now >= controller.budget.within {
+                if now - controller.stopped >= controller.budget.within {
                     prop_assert_eq!(turn.rest, Duration::ZERO);
                 }
                 now += turn.rest;
@@ -296,14 +377,16 @@ mod tests {
         #[test]
         fn whatever_others_feel_a_pass_ends_within_its_time_and_a_fifth_of_its_work(
             work in 0.1..300.0_f64,
+            slowest in 0.0..3.0_f64,
             seed in any::<u64>(),
         ) {
             let felt = |now: f64| match (now as u64).wrapping_mul(seed | 1) >> 63 {
                 0 => QUIET,
                 _ => BUSY,
             };
-            let took = live(controller(1 << 22, 600), work, 1e9, felt);
-            prop_assert!(took <= 600.0 + 0.2 * work + 1.0, "{} s of work took {} s", work, took);
+            let took = live_slowly(controller(1 << 22, 600), work, 1e9, slowest, felt);
+            let late = took - 600.0 - 0.2 * work;
+            prop_assert!(late <= 1.0 + 2.0 * slowest, "{} s of work took {} s", work, took);
         }
     }
 }
