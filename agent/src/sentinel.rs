@@ -16,6 +16,7 @@
 //! A run that has not finished a full scan knows nothing: it opens and closes nothing, so that neither a restart nor a
 //! missing manifest makes an instance look clean.
 
+mod course;
 mod coverage;
 mod generation;
 mod health;
@@ -35,6 +36,7 @@ use drift::report::{
 use crate::clock::Now;
 use crate::config::{ProbeMode, Schedule};
 use crate::scan::Pass;
+use course::Courses;
 
 pub use health::Health;
 pub use set::MAX_OPEN_DRIFTS;
@@ -132,14 +134,8 @@ pub struct Sentinel {
     overflowed: bool,
     held: Option<BTreeMap<TreePath, HeldValue>>,
     coverage: Coverage,
-    scan_failure: Option<String>,
     limit: Option<String>,
-    ended: Ended,
-    /// When the pass began that is going on; a sweep of the disk goes on beside the others.
-    scanning: Option<Duration>,
-    sweeping: Option<Duration>,
-    /// Why the last sweep did not end, and when.
-    sweep_failure: Option<(String, Duration)>,
+    courses: Courses,
     whole: Whole,
     /// The last report of the last Whole: what the collector asks before it has that is answered already.
     whole_sequence: u64,
@@ -152,22 +148,6 @@ pub struct Sentinel {
     heard: Option<Duration>,
     order: Option<ExecutingOrder>,
     health: Option<Health>,
-}
-
-/// The last pass of each kind that ended.
-#[derive(Debug, Default)]
-struct Ended {
-    full: Option<Span>,
-    quick: Option<Span>,
-    disk: Option<Span>,
-    any: Option<Duration>,
-}
-
-/// From when to when a pass went, by time since boot.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    began: Duration,
-    ended: Duration,
 }
 
 /// Whether the collector must be told everything.
@@ -203,12 +183,8 @@ impl Sentinel {
             overflowed: false,
             held: None,
             coverage: Coverage::default(),
-            scan_failure: None,
             limit: None,
-            ended: Ended::default(),
-            scanning: None,
-            sweeping: None,
-            sweep_failure: None,
+            courses: Courses::default(),
             whole: Whole::AtFirstScan,
             whole_sequence: 0,
             sequence: 0,
@@ -234,15 +210,7 @@ impl Sentinel {
             }
             Event::BaselineRefused(reason) => self.baseline_refused(reason, now, act),
             Event::ScanFinished(outcome) => self.scan_finished(*outcome, now, act),
-            Event::ScanFailed(Pass::Disk, reason) => {
-                self.sweeping = None;
-                self.sweep_failure = Some((reason, now.uptime));
-            }
-            Event::ScanFailed(_, reason) => {
-                self.scanning = None;
-                self.ended.any = Some(now.uptime);
-                self.scan_failure = Some(reason);
-            }
+            Event::ScanFailed(pass, reason) => self.courses.of(pass).fail(reason, now.uptime),
             Event::Happened(drift) => self.happened(*drift, now, act),
             Event::Acknowledged(verdict) => {
                 self.listen(&verdict, now);
@@ -302,8 +270,7 @@ impl Sentinel {
     }
 
     fn baseline_refused(&mut self, reason: String, now: Now, act: &mut dyn FnMut(Action)) {
-        self.scanning = None;
-        self.ended.any = Some(now.uptime);
+        self.courses.full.give_up(now.uptime);
         self.image = None;
         let is_news = self.unverifiable.as_ref() != Some(&reason);
         self.unverifiable = Some(reason);
@@ -313,14 +280,10 @@ impl Sentinel {
     }
 
     fn scan_finished(&mut self, outcome: Outcome, now: Now, act: &mut dyn FnMut(Action)) {
-        match outcome.pass {
-            Pass::Disk => self.sweep_failure = None,
-            Pass::Full | Pass::Quick => self.scan_failure = None,
-        }
         self.record_pass(&outcome, now);
         let news = self.take_over(outcome);
         if self.whole == Whole::AtFirstScan {
-            if self.ended.full.is_none() {
+            if self.courses.full.ended.is_none() {
                 return;
             }
             self.phase = Phase::Running;
@@ -399,15 +362,11 @@ impl Sentinel {
     }
 
     fn tick(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
-        if self.scanning.is_none()
-            && let Some(pass) = self.pass_due(now.uptime)
-        {
-            self.scanning = Some(now.uptime);
-            act(Action::Scan(pass));
-        }
-        if self.sweeping.is_none() && self.disk_is_due(now.uptime) {
-            self.sweeping = Some(now.uptime);
-            act(Action::Scan(Pass::Disk));
+        for pass in [Pass::Full, Pass::Quick, Pass::Disk] {
+            if self.is_due(pass, now.uptime) {
+                self.courses.of(pass).begin(now.uptime);
+                act(Action::Scan(pass));
+            }
         }
         if self
             .spoken

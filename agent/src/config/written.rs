@@ -162,7 +162,8 @@ section! {
     Scan {
         /// `full-interval`: from the end of one full scan to the start of the next. Default `24h`.
         full_interval: Interval = "24h",
-        /// `quick-interval`: from the end of one scan to the start of the next quick one. Default `5m`.
+        /// `quick-interval`: from the end of one scan to the start of the next quick one, which does not wait for a full one
+        /// that goes on. Default `5m`.
         quick_interval: Interval = "5m",
         /// `disk-interval`: from the end of one sweep of the disk to the start of the next, or `off`. It reads every file
         /// around the page cache. Default `7d`; what only a sweep can see is looked at again after `full-interval`.

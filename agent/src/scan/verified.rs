@@ -15,6 +15,8 @@
 //! All numbers are little-endian. The key is drawn anew whenever marks begin anew, and is root's alone: nobody can look for
 //! a ctime whose mark is that of another, and by chance one of 2^64 is.
 
+mod beside;
+
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read, Write};
 
@@ -40,6 +42,8 @@ pub struct Verified {
     key: Key,
     /// By the entry's ordinal.
     marks: Vec<Mark>,
+    /// A full pass goes on beside, and these were not begun anew since it began.
+    full_began: bool,
 }
 
 /// What marks depend on: with any other they are worth nothing.
@@ -78,7 +82,7 @@ impl Verified {
                 context,
                 latest: now,
                 key: Key::drawn(),
-                marks: Vec::new(),
+                ..Verified::default()
             };
         }
         self.marks.resize(entries as usize, Mark::default());
@@ -215,6 +219,7 @@ impl Verified {
             latest,
             key,
             marks,
+            full_began: false,
         }))
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use drift::coverage::{Coverage, ScanRecord};
 use drift::finding::Drift;
 
-use super::{MAX_OPEN_DRIFTS, Outcome, Sentinel, Span};
+use super::course::{Course, Span};
+use super::{MAX_OPEN_DRIFTS, Outcome, Sentinel};
 use crate::clock::Now;
 use crate::scan::Pass;
 
@@ -30,21 +31,31 @@ impl Sentinel {
         };
         age(
             &mut coverage.seen,
-            self.ended.full,
+            self.courses.full.ended,
             "content",
             schedule.ceiling(Pass::Full),
         );
-        age(&mut coverage.quick, self.ended.quick, "metadata", None);
+        age(
+            &mut coverage.quick,
+            self.courses.quick.ended,
+            "metadata",
+            None,
+        );
         age(
             &mut coverage.disk,
-            self.ended.disk,
+            self.courses.disk.ended,
             "the disk",
             schedule.ceiling(Pass::Disk),
         );
-        let failure = self
-            .scan_failure
-            .as_ref()
-            .map(|reason| format!("the last scan did not finish: {reason}"));
+        let failed = |course: &Course, what| {
+            let reason = course.failure.as_ref();
+            reason.map(|reason| format!("the last {what} did not finish: {reason}"))
+        };
+        let failures = [
+            failed(&self.courses.full, "scan"),
+            failed(&self.courses.quick, "quick scan"),
+            failed(&self.courses.disk, "disk sweep"),
+        ];
         let overflow = self.overflowed.then(|| {
             format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed")
         });
@@ -52,14 +63,7 @@ impl Sentinel {
         // That of a sweep stands until the next one, whatever pass came last.
         let swept = coverage.disk.as_ref().and_then(ScanRecord::cached_limit);
         let swept = swept.filter(|limit| !coverage.limits.contains(limit));
-        let unswept = self.sweep_failure.as_ref();
-        let unswept =
-            unswept.map(|(reason, _)| format!("the last disk sweep did not finish: {reason}"));
-        let all = failure
-            .into_iter()
-            .chain(unswept)
-            .chain(overflow)
-            .chain(own);
+        let all = failures.into_iter().flatten().chain(overflow).chain(own);
         coverage.limits.extend(all.chain(swept).chain(late));
         coverage.noted()
     }
@@ -76,64 +80,59 @@ impl Sentinel {
         latest.seen = latest.seen.take().or(before.seen);
         latest.quick = latest.quick.take().or(before.quick);
         latest.disk = latest.disk.take().or(before.disk);
-        let began = match outcome.pass {
-            Pass::Disk => self.sweeping.take(),
-            Pass::Full | Pass::Quick => self.scanning.take(),
-        };
-        let span = Span {
-            began: began.unwrap_or(now.uptime),
-            ended: now.uptime,
-        };
-        match outcome.pass {
-            Pass::Full => self.ended.full = Some(span),
-            Pass::Quick => self.ended.quick = Some(span),
-            Pass::Disk => self.ended.disk = Some(span),
-        }
-        if outcome.pass != Pass::Disk {
-            self.ended.any = Some(now.uptime);
-        }
+        self.courses.of(outcome.pass).end(now.uptime);
     }
 
-    pub(super) fn pass_due(&self, uptime: Duration) -> Option<Pass> {
-        let since = |ended: Duration| uptime.saturating_sub(ended);
-        let schedule = &self.setup.schedule;
-        let failed = self.scan_failure.is_some() || self.unverifiable.is_some();
-        let retry = SCAN_RETRY.min(schedule.quick);
-        if let (true, Some(any)) = (failed, self.ended.any)
-            && since(any) < retry
+    /// Whether a pass is to begin. Each goes on beside whatever other: a full one and a sweep take their time, and a quick
+    /// one must not wait for them.
+    pub(super) fn is_due(&mut self, pass: Pass, uptime: Duration) -> bool {
+        let course = self.courses.of(pass);
+        if course.goes_on() {
+            return false;
+        }
+        let is_refused = self.unverifiable.is_some() && pass == Pass::Full;
+        let retry = SCAN_RETRY.min(self.setup.schedule.quick);
+        let is_early = |over: Duration| over < retry;
+        if (course.failure.is_some() || is_refused) && course.over_for(uptime).is_some_and(is_early)
         {
-            return None;
+            return false;
         }
-        match (self.ended.full, self.ended.any) {
-            (Some(full), _) if since(full.ended) >= schedule.full => Some(Pass::Full),
-            (Some(_), Some(any)) if failed || since(any) >= schedule.quick => {
-                Some(if self.unverifiable.is_some() {
-                    Pass::Full
-                } else {
-                    Pass::Quick
-                })
-            }
-            (None, _) => Some(Pass::Full),
-            _ => None,
+        match pass {
+            Pass::Full => self.full_is_due(uptime),
+            Pass::Quick => self.quick_is_due(uptime),
+            Pass::Disk => self.disk_is_due(uptime),
         }
     }
 
-    /// Whether the disk is to be swept, beside whatever other pass: a sweep takes its time, and a quick pass must not wait for
-    /// it. At boot nothing is cached, and the first full scan reads from the disk by itself; a
-    /// run that another one was before knows nothing of what that one found there.
-    pub(super) fn disk_is_due(&self, uptime: Duration) -> bool {
+    fn full_is_due(&self, uptime: Duration) -> bool {
+        let interval = self.setup.schedule.full;
+        let ended = self.courses.full.ended_for(uptime);
+        self.unverifiable.is_some() || ended.is_none_or(|ended| ended >= interval)
+    }
+
+    /// The end of a full pass is a quick one too. Before the first there is nothing to trust.
+    fn quick_is_due(&self, uptime: Duration) -> bool {
+        let (full, quick) = (&self.courses.full, &self.courses.quick);
+        let Some(full) = full.ended_for(uptime) else {
+            return false;
+        };
+        let ended = quick
+            .ended_for(uptime)
+            .map_or(full, |quick| quick.min(full));
+        let is_late = quick.failure.is_some() || ended >= self.setup.schedule.quick;
+        is_late && self.unverifiable.is_none()
+    }
+
+    /// At boot nothing is cached, and the first full scan reads from the disk by itself; a run that another one was before
+    /// knows nothing of what that one found there.
+    fn disk_is_due(&self, uptime: Duration) -> bool {
         let Some(interval) = self.setup.schedule.disk else {
             return false;
         };
-        if self.ended.full.is_none() || self.unverifiable.is_some() {
+        if self.courses.full.ended.is_none() || self.unverifiable.is_some() {
             return false;
         }
-        if let Some((_, failed)) = &self.sweep_failure
-            && uptime.saturating_sub(*failed) < SCAN_RETRY
-        {
-            return false;
-        }
-        let swept = match self.ended.disk {
+        let swept = match self.courses.disk.ended {
             Some(span) => span.ended,
             None if self.setup.previous_run.is_some() => return true,
             None => Duration::ZERO,

@@ -8,6 +8,7 @@ use drift::finding::DriftKind;
 use drift::report::{InstanceState, Settings, StateUpdate};
 use replay::Collector;
 
+mod beside;
 mod disk;
 mod replay;
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod beside;
 mod disk;
 mod exports;
 mod filesystems;
