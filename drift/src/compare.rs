@@ -12,11 +12,11 @@ mod merge;
 use crate::coverage::Gap;
 use crate::finding::Drift;
 use crate::manifest::{Contents, ManifestError, Source};
-use crate::observation::Observation;
+use crate::observation::{Found, Group, Observation};
 use crate::report::HeldValue;
 
 pub use disk::judge_disk;
-pub use judgement::{Expectation, judge, judge_cover, judge_missing, judge_unread};
+pub use judgement::{Expectation, is_as_expected, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};
 
@@ -71,27 +71,47 @@ pub fn compare<S: Source>(
                     judge_missing(&expectation, &missing, sink);
                 })?;
                 let entry = met.map(|met| met.entry);
-                if let Some(settled) = groups.hold_or_settle(entry, found) {
-                    judge(
-                        &expectation,
-                        settled.expected.as_ref(),
-                        &settled.found,
-                        sink,
-                    );
+                match found.group {
+                    None => judge(&expectation, entry.as_ref(), &found, sink),
+                    Some(group) => hold(&mut groups, group, entry, found)
+                        .into_iter()
+                        .for_each(|settled| judge_settled(&expectation, settled, sink)),
                 }
             }
         }
     }
     merge.finish(&mut |missing| judge_missing(&expectation, &missing, sink))?;
-    for settled in groups.settle() {
-        judge(
-            &expectation,
-            settled.expected.as_ref(),
-            &settled.found,
-            sink,
-        );
-    }
+    groups
+        .settle()
+        .for_each(|settled| judge_settled(&expectation, settled, sink));
     Ok(())
+}
+
+/// A name of a link group that waits for the others, and with it all that is known of it.
+type Whole = (Option<Entry>, Found);
+
+fn hold(
+    groups: &mut LinkGroups<Whole>,
+    group: Group,
+    mut expected: Option<Entry>,
+    found: Found,
+) -> Vec<Settled<Whole>> {
+    let path = found.entry.path.clone();
+    let links = expected.as_mut().and_then(|entry| entry.links.take());
+    groups.hold(group, &path, links, (expected, found))
+}
+
+fn judge_settled(
+    expectation: &Expectation<'_>,
+    settled: Settled<Whole>,
+    sink: &mut dyn FnMut(Finding),
+) {
+    let (mut expected, mut found) = settled.waited;
+    if let Some(entry) = &mut expected {
+        entry.links = settled.expected;
+    }
+    found.entry.links = Some(settled.links);
+    judge(expectation, expected.as_ref(), &found, sink);
 }
 
 /// Why a comparison cannot go on.

@@ -261,6 +261,14 @@ impl<S: Source> Contents<S> {
         Ok(entries::find(self, path)?.map(|numbered| numbered.entry))
     }
 
+    /// The entry at a place among all entries, from 0: one block of entries is read.
+    ///
+    /// # Errors
+    /// The same as [`Contents::lookup`].
+    pub fn nth(&self, ordinal: u64) -> Result<Option<crate::Entry>, ManifestError> {
+        entries::nth(self, ordinal)
+    }
+
     /// SHA-256 and package of a path: sections that a host never reads in the course of a scan.
     ///
     /// # Errors
@@ -317,6 +325,11 @@ impl<S: Source> Contents<S> {
     /// The first thing that is wrong.
     pub fn verify_all(&self) -> Result<(), ManifestError> {
         whole::check(self)
+    }
+
+    /// Lets go of the blocks that are kept to be read again, between one pass and the next: they are verified anew then.
+    pub fn forget_blocks(&self) {
+        self.blocks.forget();
     }
 
     fn block(&self, index: u64) -> Result<Arc<[u8]>, ManifestError> {

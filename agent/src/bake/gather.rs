@@ -108,7 +108,7 @@ impl Stretch {
 pub(super) struct Tree {
     stretches: Vec<Kept>,
     /// Every name was seen.
-    groups: LinkGroups,
+    groups: LinkGroups<()>,
 }
 
 impl Tree {

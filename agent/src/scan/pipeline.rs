@@ -5,14 +5,15 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use drift::TreePath;
-use drift::compare::{CompareError, Expectation, judge, judge_cover};
+use drift::compare::{CompareError, Expectation, Settled, judge, judge_cover};
 use drift::manifest::{Manifest, Part};
+use drift::observation::Found;
 use driftmark_kernel::boot;
 
 use super::filesystems::{Filesystems, canonical};
-use super::shared::{Judged, Led, PartQueue, Shared};
+use super::shared::{Judged, Led, PartQueue, Shared, Waits};
 use super::tally::{Count, Tally};
-use super::verified::Context;
+use super::verified::{Context, Marks};
 use super::worker::{Told, Worker};
 use super::{
     Order, Pass, ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, order, verity_roots,
@@ -162,28 +163,57 @@ fn run_threads(
         ended.collect::<Vec<_>>()
     });
     drop(queue);
-    let (groups, later, read_until) = shared.finish();
+    let (later, read_until) = shared.finish();
     verified.read_until(read_until);
     for count in ended(counts)? {
         tally.add(&count);
     }
-    let expectation = Expectation::new(manifest.header());
     let mut marks = verified.all();
     later
         .judged
         .iter()
         .for_each(|judged| judged.note(&mut marks));
-    for settled in groups.settle() {
-        let mut told = false;
-        let expected = settled.expected.as_ref();
-        judge(&expectation, expected, &settled.found, &mut |finding| {
-            told = true;
+    for settled in later.settled {
+        judge_settled(manifest, settled, &mut marks, &mut |finding| {
             tally.count(&finding);
             sink(finding);
-        });
-        if let Some(judged) = later.held.get(&settled.found.entry.path) {
-            Judged { told, ..*judged }.note(&mut marks);
+        })?;
+    }
+    Ok(())
+}
+
+/// Judges a name of a link group, once its links are known.
+fn judge_settled(
+    manifest: &Manifest<ManifestFile>,
+    settled: Settled<Waits>,
+    marks: &mut Marks<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ScanError> {
+    let expectation = Expectation::new(manifest.header());
+    let (mut expected, mut found, judged) = match settled.waited {
+        Waits::Whole(whole) => (whole.expected, whole.found, Ok(whole.judged)),
+        Waits::AsExpected(ordinal) => {
+            let entry = manifest.nth(ordinal).map_err(CompareError::from)?;
+            let Some(entry) = entry else { return Ok(()) };
+            (Some(entry.clone()), Found::plain(entry), Err(ordinal))
         }
+    };
+    if let Some(entry) = &mut expected {
+        entry.links = settled.expected;
+    }
+    found.entry.links = Some(settled.links);
+    let mut told = false;
+    judge(&expectation, expected.as_ref(), &found, &mut |finding| {
+        told = true;
+        sink(finding);
+    });
+    match judged {
+        Ok(judged) => judged
+            .iter()
+            .for_each(|judged| Judged { told, ..*judged }.note(marks)),
+        // It was marked when it was read.
+        Err(ordinal) if told => marks.forget(ordinal),
+        Err(_) => {}
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! What the threads of a scan share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use drift::TreePath;
-use drift::compare::{Expectation, LinkGroups};
+use drift::compare::{Expectation, LinkGroups, Settled};
 use drift::coverage::{Gap, GapReason};
-use drift::entry::Entry;
+use drift::entry::{Entry, Links};
 use drift::manifest::{Manifest, Part};
-use drift::observation::Found;
+use drift::observation::{Found, Group};
 use driftmark_kernel::Stat;
 
 use super::filesystems::Filesystems;
@@ -65,7 +65,7 @@ struct State {
     long_left: AtomicU64,
     /// The latest moment that anything was read which is now marked.
     read_until: AtomicI64,
-    groups: Mutex<LinkGroups>,
+    groups: Mutex<LinkGroups<Waits>>,
     later: Mutex<Later>,
     told: Mutex<HashSet<(TreePath, GapReason)>>,
     long: Mutex<LongFiles>,
@@ -86,8 +86,22 @@ struct LongFiles {
 pub(super) struct Later {
     /// Of files that were judged after their part was left.
     pub(super) judged: Vec<Judged>,
-    /// Of names of link groups, which are judged when all are known.
-    pub(super) held: HashMap<TreePath, Judged>,
+    /// Names of complete link groups that have to be judged.
+    pub(super) settled: Vec<Settled<Waits>>,
+}
+
+/// What is known of a name until all names of its link group are.
+pub(super) enum Waits {
+    /// It is the entry of this place, and marked; its links may still be others.
+    AsExpected(u64),
+    Whole(Box<Whole>),
+}
+
+/// All of it. Its links are known last.
+pub(super) struct Whole {
+    pub(super) expected: Option<Entry>,
+    pub(super) found: Found,
+    pub(super) judged: Option<Judged>,
 }
 
 /// A file that was read, to be remembered.
@@ -154,18 +168,17 @@ impl<'a> Shared<'a> {
         }
     }
 
-    pub(super) fn groups(&self) -> MutexGuard<'_, LinkGroups> {
+    pub(super) fn groups(&self) -> MutexGuard<'_, LinkGroups<Waits>> {
         locked(&self.state.groups)
     }
 
-    /// Keeps a name of a link group until all its names are known.
-    pub(super) fn hold(&self, expected: Option<Entry>, found: Found, judged: Option<Judged>) {
-        if let Some(judged) = judged {
-            let path = found.entry.path.clone();
-            locked(&self.state.later).held.insert(path, judged);
+    /// Keeps a name of a link group, which is to have these links, until all its names are known.
+    pub(super) fn hold(&self, group: Group, path: &TreePath, links: Option<Links>, waits: Waits) {
+        let mut complete = self.groups().hold(group, path, links, waits);
+        complete.retain(|settled| !is_met(settled));
+        if !complete.is_empty() {
+            locked(&self.state.later).settled.extend(complete);
         }
-        let settled = self.groups().hold_or_settle(expected, found);
-        debug_assert!(settled.is_none(), "only what has several names is held");
     }
 
     pub(super) fn note_later(&self, judged: Judged) {
@@ -273,19 +286,25 @@ impl<'a> Shared<'a> {
     }
 
     /// What is left to do when all threads have ended, and the latest moment that any of them read.
-    pub(super) fn finish(self) -> (LinkGroups, Later, i64) {
+    pub(super) fn finish(self) -> (Later, i64) {
         let State {
             groups,
             later,
             read_until,
             ..
         } = self.state;
-        (
-            groups.into_inner().unwrap_or_else(PoisonError::into_inner),
-            later.into_inner().unwrap_or_else(PoisonError::into_inner),
-            read_until.into_inner(),
-        )
+        let groups = groups.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut later = later.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let rest = groups.settle().filter(|settled| !is_met(settled));
+        later.settled.extend(rest);
+        (later, read_until.into_inner())
     }
+}
+
+/// Whether all of a name is as the manifest says.
+fn is_met(settled: &Settled<Waits>) -> bool {
+    matches!(settled.waited, Waits::AsExpected(_))
+        && settled.expected.as_ref() == Some(&settled.links)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -86,6 +86,24 @@ pub fn judge(
     }
 }
 
+/// Whether a name of a link group is the very entry that it meets, and nothing is to be told of it, as long as its links are
+/// the entry's too: all that has to be kept of it until they are known is which entry that is.
+pub fn is_as_expected(expectation: &Expectation<'_>, expected: &Entry, found: &Found) -> bool {
+    let mut linked = Found {
+        group: found.group,
+        ..Found::plain(found.entry.clone())
+    };
+    if linked != *found {
+        return false;
+    }
+    linked.entry.links.clone_from(&expected.links);
+    let mut is_told = linked.entry != *expected;
+    judge(expectation, Some(expected), &linked, &mut |_| {
+        is_told = true;
+    });
+    !is_told
+}
+
 /// Judges an entry that is not there.
 pub fn judge_missing(
     expectation: &Expectation<'_>,

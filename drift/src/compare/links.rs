@@ -1,61 +1,91 @@
 //! Hard-link groups: which names share a file, known when all of them have been seen.
 //!
 //! The least of a group's names in path order names the group. How many names lie outside the tree is the number that the
-//! kernel tells less the names that were met, so files with several names wait here until the walk is over; there are
-//! few of them. Names that a gap covers count as met: what could not be read is never drift.
+//! kernel tells less the names that were met, so a name waits here until the last of its group was met, or the walk is
+//! over. Names that a gap covers count as met: what could not be read is never drift.
 
 use std::collections::HashMap;
 
 use crate::TreePath;
 use crate::entry::{Entry, Links};
-use crate::observation::{Found, Group};
+use crate::observation::Group;
 
-/// Files with several names, waiting for their group to be complete.
-#[derive(Debug, Default)]
-pub struct LinkGroups {
-    groups: HashMap<((u32, u32), u64), Names>,
-    waiting: Vec<(Group, Settled)>,
+/// Names of files with several of them, each with a `T` that waits for its group to be complete.
+#[derive(Debug)]
+pub struct LinkGroups<T> {
+    groups: HashMap<((u32, u32), u64), Names<T>>,
     /// Names that gaps cover, by the name of the group that the manifest puts them in.
-    covered: HashMap<TreePath, Names>,
+    covered: HashMap<TreePath, Covered>,
 }
 
-/// A path whose links are known, with the entry that it met.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settled {
-    /// What the manifest says.
-    pub expected: Option<Entry>,
-    /// What is there, `links` included.
-    pub found: Found,
+/// A name whose links are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled<T> {
+    /// What waited with it.
+    pub waited: T,
+    /// The links that it was to have.
+    pub expected: Option<Links>,
+    /// Those that it has.
+    pub links: Links,
+}
+
+/// The names of a group that were met.
+#[derive(Debug)]
+struct Names<T> {
+    least: TreePath,
+    seen: u32,
+    waiting: Vec<Waiting<T>>,
 }
 
 #[derive(Debug)]
-struct Names {
+struct Waiting<T> {
+    /// How many names the kernel told.
+    names: u32,
+    expected: Option<Links>,
+    waits: T,
+}
+
+#[derive(Debug)]
+struct Covered {
     least: TreePath,
     seen: u32,
 }
 
-impl LinkGroups {
-    /// Gives a path with a single name back at once, and keeps one with several.
-    pub fn hold_or_settle(&mut self, expected: Option<Entry>, found: Found) -> Option<Settled> {
-        let Some(group) = found.group else {
-            return Some(Settled { expected, found });
-        };
-        self.see(group, &found.entry.path);
-        self.waiting.push((group, Settled { expected, found }));
-        None
+impl<T> Default for LinkGroups<T> {
+    fn default() -> Self {
+        LinkGroups {
+            groups: HashMap::new(),
+            covered: HashMap::new(),
+        }
+    }
+}
+
+impl<T> LinkGroups<T> {
+    /// Keeps a name with the links that it is expected to have. With the last name of a group come all that waited of it;
+    /// what else is then met of it begins it anew.
+    pub fn hold(
+        &mut self,
+        group: Group,
+        path: &TreePath,
+        expected: Option<Links>,
+        waits: T,
+    ) -> Vec<Settled<T>> {
+        let names = self.names(group, path);
+        names.waiting.push(Waiting {
+            names: group.names,
+            expected,
+            waits,
+        });
+        if names.seen < group.names {
+            return Vec::new();
+        }
+        let complete = self.groups.remove(&(group.device, group.inode));
+        complete.map_or_else(Vec::new, |names| names.settle(&self.covered).collect())
     }
 
-    /// Notes a name of a group that is not to be judged: it is there, and known to be as it should be.
+    /// Notes a name of a group that does not wait.
     pub fn see(&mut self, group: Group, path: &TreePath) {
-        let names = self.groups.entry((group.device, group.inode));
-        let names = names.or_insert_with(|| Names {
-            least: path.clone(),
-            seen: 0,
-        });
-        names.seen += 1;
-        if *path < names.least {
-            names.least = path.clone();
-        }
+        self.names(group, path);
     }
 
     /// The links of a name, once all names of its group that are there were seen.
@@ -78,7 +108,7 @@ impl LinkGroups {
         let names = self
             .covered
             .entry(links.least.clone())
-            .or_insert_with(|| Names {
+            .or_insert_with(|| Covered {
                 least: entry.path.clone(),
                 seen: 0,
             });
@@ -88,31 +118,50 @@ impl LinkGroups {
         }
     }
 
-    /// Everything that waited, in the order in which it came, with its links.
-    pub fn settle(self) -> impl Iterator<Item = Settled> {
-        let LinkGroups {
-            groups,
+    /// Everything that still waits, with its links. Names of one group come in the order in which they came here.
+    pub fn settle(self) -> impl Iterator<Item = Settled<T>> {
+        let LinkGroups { groups, covered } = self;
+        groups
+            .into_values()
+            .flat_map(move |names| names.settle(&covered).collect::<Vec<_>>())
+    }
+
+    /// The group of a name that is met now.
+    fn names(&mut self, group: Group, path: &TreePath) -> &mut Names<T> {
+        let names = self.groups.entry((group.device, group.inode));
+        let names = names.or_insert_with(|| Names {
+            least: path.clone(),
+            seen: 0,
+            waiting: Vec::new(),
+        });
+        names.seen += 1;
+        if *path < names.least {
+            names.least = path.clone();
+        }
+        names
+    }
+}
+
+impl<T> Names<T> {
+    fn settle(self, covered: &HashMap<TreePath, Covered>) -> impl Iterator<Item = Settled<T>> {
+        let Names {
+            least,
+            seen,
             waiting,
-            covered,
         } = self;
-        waiting.into_iter().map(move |(group, mut settled)| {
-            let names = &groups[&(group.device, group.inode)];
-            let expected = settled
-                .expected
-                .as_ref()
-                .and_then(|expected| expected.links.as_ref());
+        waiting.into_iter().map(move |waiting| {
+            let expected = waiting.expected.as_ref();
             let unseen = expected.and_then(|links| covered.get(&links.least));
-            let least = unseen
-                .map_or(&names.least, |unseen| (&names.least).min(&unseen.least))
-                .clone();
-            let seen = names
-                .seen
-                .saturating_add(unseen.map_or(0, |unseen| unseen.seen));
-            settled.found.entry.links = Some(Links {
-                least,
-                outside: group.names.saturating_sub(seen),
-            });
-            settled
+            let least = unseen.map_or(&least, |unseen| (&least).min(&unseen.least));
+            let seen = seen.saturating_add(unseen.map_or(0, |unseen| unseen.seen));
+            Settled {
+                links: Links {
+                    least: least.clone(),
+                    outside: waiting.names.saturating_sub(seen),
+                },
+                expected: waiting.expected,
+                waited: waiting.waits,
+            }
         })
     }
 }

@@ -81,6 +81,12 @@ impl<S: Source> Blocks<S> {
         Ok(())
     }
 
+    /// Lets go of all that is cached.
+    pub(super) fn forget(&self) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.clear();
+    }
+
     fn cached(&self, index: u64) -> Option<Arc<[u8]>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let at = cache.iter().position(|(cached, _)| *cached == index)?;

@@ -233,6 +233,24 @@ pub(super) fn find<S: Source>(
     }
 }
 
+/// The entry at a place among all entries.
+pub(super) fn nth<S: Source>(
+    contents: &Contents<S>,
+    ordinal: u64,
+) -> Result<Option<Entry>, ManifestError> {
+    let Some(block) = contents.header.index.block_with(ordinal) else {
+        return Ok(None);
+    };
+    let mut entries = Entries::blocks(contents, block, block + 1);
+    entries.enter_block()?;
+    while let Some((at, record)) = entries.take_record()? {
+        if at == ordinal {
+            return entries.number(at, record).map(|found| Some(found.entry));
+        }
+    }
+    Ok(None)
+}
+
 /// A block of entries, and where in it the entry section ends.
 pub(super) fn entry_block<S: Source>(
     contents: &Contents<S>,

@@ -64,6 +64,14 @@ impl Index {
         (after as u64).checked_sub(1)
     }
 
+    /// The block that an entry is in, by its place among all of them.
+    pub(super) fn block_with(&self, ordinal: u64) -> Option<u64> {
+        let block = self
+            .0
+            .partition_point(|place| place.ordinals.end <= ordinal);
+        (block < self.0.len()).then_some(block as u64)
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         for place in &self.0 {
             put_bytes(out, place.first.as_bytes());
@@ -131,6 +139,9 @@ mod tests {
         }
         assert_eq!(Index::default().block_of(&path("a")), None);
         assert_eq!(index.counts(), (6, 3));
+        let blocks = (0..7).map(|ordinal| index.block_with(ordinal));
+        let all = [Some(0), Some(0), Some(1), Some(1), Some(2), Some(2), None];
+        assert!(blocks.eq(all));
     }
 
     #[test]

@@ -80,7 +80,7 @@ struct Queue {
 #[derive(Default)]
 struct Found {
     stretches: Vec<Kept>,
-    groups: LinkGroups,
+    groups: LinkGroups<()>,
     gaps: Vec<Gap>,
 }
 

@@ -208,6 +208,9 @@ impl Work {
                     Ok(outcome) => Said::Finished(Box::new(outcome)),
                     Err(error) => Said::Failed(pass, Chain(&error).to_string()),
                 };
+                if let Some(baseline) = &known.baseline {
+                    baseline.manifest.forget_blocks();
+                }
                 self.said.blocking_send(saying).is_ok()
             }
             Err(error) => {

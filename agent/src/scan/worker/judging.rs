@@ -1,16 +1,16 @@
 //! What a thread found at a path in, findings and marks out.
 
-use drift::compare::{Finding, Met, judge, judge_missing, judge_unread};
+use drift::compare::{Finding, Met, is_as_expected, judge, judge_missing, judge_unread};
 use drift::coverage::GapReason;
 use drift::entry::{Device, Entry, FileFlags, Node, Xattrs};
-use drift::observation::Found;
+use drift::observation::{Found, Group};
 use drift::rules::Rule;
 use drift::{Blake3, TreePath};
-use driftmark_kernel::{FileKind, Stat, boot};
+use driftmark_kernel::{FileKind, Stat};
 
 use super::Worker;
 use crate::scan::filesystems::{Holding, is_absent};
-use crate::scan::shared::Judged;
+use crate::scan::shared::{Judged, Waits, Whole};
 use crate::scan::verified::Marks;
 use crate::scan::walk::{Place, entry, gap, group, unreadable};
 use crate::scan::{Pass, Read, ScanError};
@@ -46,22 +46,9 @@ impl Worker<'_> {
         let Some(group) = group(stat).filter(|_| met.entry.node != Node::SelfFile) else {
             return;
         };
-        let as_it_was = Entry {
-            links: None,
-            ..met.entry.clone()
-        };
-        let found = Found {
-            group: Some(group),
-            ..Found::plain(as_it_was)
-        };
-        let judged = Judged {
-            ordinal: met.ordinal,
-            stat: *stat,
-            read_at: boot::realtime_ns(),
-            told: false,
-        };
-        self.shared
-            .hold(Some(met.entry.clone()), found, Some(judged));
+        let (entry, as_it_was) = (&met.entry, Waits::AsExpected(met.ordinal));
+        let links = entry.links.clone();
+        self.shared.hold(group, &entry.path, links, as_it_was);
     }
 
     /// What came of reading a file.
@@ -124,9 +111,8 @@ impl Worker<'_> {
             read_at,
             told: false,
         });
-        if found.group.is_some() {
-            self.shared.hold(expected, found, judged);
-            return;
+        if let Some(group) = found.group {
+            return self.hold(group, ordinal.zip(expected), found, judged, marks);
         }
         let mut told = false;
         judge(
@@ -138,7 +124,42 @@ impl Worker<'_> {
                 self.tell(finding);
             },
         );
-        match (judged.map(|judged| Judged { told, ..judged }), marks) {
+        self.note(judged.map(|judged| Judged { told, ..judged }), marks);
+    }
+
+    /// A name of a link group is judged once all of them are known; of most no more is kept until then than which entry
+    /// it is.
+    fn hold(
+        &self,
+        group: Group,
+        met: Option<(u64, Entry)>,
+        found: Found,
+        judged: Option<Judged>,
+        marks: Option<&mut Marks<'_>>,
+    ) {
+        let expectation = &self.shared.expectation;
+        let path = found.entry.path.clone();
+        let (links, waits) = match met {
+            Some((ordinal, expected)) if is_as_expected(expectation, &expected, &found) => {
+                self.note(judged, marks);
+                (expected.links, Waits::AsExpected(ordinal))
+            }
+            met => {
+                let mut expected = met.map(|(_, entry)| entry);
+                let links = expected.as_mut().and_then(|entry| entry.links.take());
+                let whole = Whole {
+                    expected,
+                    found,
+                    judged,
+                };
+                (links, Waits::Whole(Box::new(whole)))
+            }
+        };
+        self.shared.hold(group, &path, links, waits);
+    }
+
+    fn note(&self, judged: Option<Judged>, marks: Option<&mut Marks<'_>>) {
+        match (judged, marks) {
             (Some(judged), Some(marks)) => judged.note(marks),
             (Some(judged), None) => self.shared.note_later(judged),
             (None, _) => {}
