@@ -1,6 +1,7 @@
 //! Bakes the manifest of an image: reads its whole tree and writes down what is there.
 
 pub mod arguments;
+mod aside;
 mod gather;
 mod glance;
 mod home;

@@ -52,6 +52,7 @@ pub use entries::{Entries, Numbered};
 pub use layout::{BLOCK_BYTES, Filesystem, Header, VERSION};
 pub use origin::{Origin, Package, Packages};
 pub use part::Part;
+pub use pieces::{Aside, InMemory};
 pub use writer::{Sheets, Writer};
 
 /// Where a manifest's bytes come from: a file on a host, a buffer in a test.

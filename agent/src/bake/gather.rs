@@ -9,13 +9,14 @@ use std::sync::atomic::AtomicBool;
 use drift::compare::LinkGroups;
 use drift::coverage::Gap;
 use drift::entry::{Entry, FileFlags, Node, Xattrs};
-use drift::manifest::{BuildError, Draft, Drafted, Packed};
+use drift::manifest::{Aside, BuildError, Draft, Drafted, Packed};
 use drift::observation::Group;
 use drift::rules::Rules;
 use drift::{Sha256, TreePath};
 use driftmark_kernel::process::trim_heap;
 
 use super::BakeError;
+use super::aside::SetAside;
 use crate::scan::Progress;
 use crate::scan::filesystems::Filesystems;
 
@@ -25,6 +26,8 @@ pub(super) struct Reading<'a> {
     pub(super) threads: usize,
     pub(super) interrupt: &'a AtomicBool,
     pub(super) progress: &'a (dyn Fn(Progress) + Sync),
+    /// Where what was read waits to be written down.
+    pub(super) aside: &'a SetAside,
 }
 
 /// Where Driftmark keeps what describes the image.
@@ -95,10 +98,10 @@ impl Stretch {
         self.draft.len() == Stretch::FULL
     }
 
-    fn finish(self) -> Kept {
+    fn finish(self, aside: &dyn Aside) -> Kept {
         Kept {
             start: self.start,
-            packed: self.draft.finish(),
+            packed: self.draft.finish(aside),
             groups: self.groups,
         }
     }
@@ -113,7 +116,10 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Of entries that come in the order of paths, as from an archive.
-    pub(super) fn of(gathered: impl Iterator<Item = Gathered>) -> Result<Self, BuildError> {
+    pub(super) fn of(
+        gathered: impl Iterator<Item = Gathered>,
+        aside: &dyn Aside,
+    ) -> Result<Self, BuildError> {
         let mut groups = LinkGroups::default();
         let (mut stretches, mut stretch) = (Vec::new(), Stretch::default());
         for (gathered, nth) in gathered.zip(0..) {
@@ -122,11 +128,11 @@ impl Tree {
             }
             if stretch.is_full() {
                 let full = std::mem::replace(&mut stretch, Stretch::of(nth));
-                stretches.push(full.finish());
+                stretches.push(full.finish(aside));
             }
             stretch.push(gathered)?;
         }
-        stretches.push(stretch.finish());
+        stretches.push(stretch.finish(aside));
         Ok(Tree { stretches, groups })
     }
 
@@ -134,6 +140,7 @@ impl Tree {
     /// outside, so it is an entry in either case.
     pub(super) fn write(
         self,
+        aside: &dyn Aside,
         write: &mut dyn FnMut(Drafted) -> Result<(), BuildError>,
     ) -> Result<(), BuildError> {
         let Tree { stretches, groups } = self;
@@ -144,7 +151,7 @@ impl Tree {
                 trim_heap();
             }
             let mut linked = stretch.groups.iter().peekable();
-            for (mut drafted, place) in stretch.packed.entries().zip(0..) {
+            for (mut drafted, place) in stretch.packed.entries(aside)?.zip(0..) {
                 let path = &drafted.entry.path;
                 while owed.last().is_some_and(|next| next < path) {
                     owed.pop()

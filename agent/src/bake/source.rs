@@ -120,7 +120,7 @@ impl Source {
     /// Everything that a manifest holds of it, led by the rules.
     pub(super) fn gather(&self, rules: &Rules, reading: Reading<'_>) -> Result<Tree, BakeError> {
         match &self.archive {
-            Some(archive) => Ok(archive.gather(rules)?),
+            Some(archive) => Ok(archive.gather(rules, reading)?),
             None => gather(&self.trees, rules, reading),
         }
     }

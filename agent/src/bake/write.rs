@@ -11,6 +11,7 @@ use drift::statement::{
     BadText, Label, Note, Predicate, Provenance, Statement, Subject, SubjectDigest, Timestamp,
 };
 
+use super::aside::SetAside;
 use super::gather::Reading;
 use super::glance::Glance;
 use super::home::Home;
@@ -63,10 +64,12 @@ pub fn bake(
     let key = arguments.key.as_deref().map(read_key).transpose()?;
     let provenance = provenance(arguments)?;
     let archive = archive_length(arguments);
+    let aside = SetAside::beside(&arguments.output);
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(crate::threads),
         interrupt,
         progress: &|so_far| progress(so_far, archive),
+        aside: &aside,
     };
     let source = Source::open(arguments, reading, opened)?;
     let traces = traces_in(source.image(), arguments)?;
@@ -98,8 +101,8 @@ pub fn bake(
         ..reading
     };
     let gathered = source.gather(&rules.built.rules, reading)?;
-    let mut writer = Writer::new(rules.built.rules.clone());
-    gathered.write(&mut |drafted| {
+    let mut writer = Writer::new(rules.built.rules.clone(), &aside);
+    gathered.write(&aside, &mut |drafted| {
         let package = owners.get(&drafted.entry.path);
         writer.push(&drafted.entry, drafted.sha256, package, drafted.modified)
     })?;
@@ -177,7 +180,7 @@ pub(crate) fn read_key(path: &Path) -> Result<SigningKey, BakeError> {
 
 fn write(
     output: &Path,
-    manifest: &Sheets,
+    manifest: &Sheets<'_>,
     provenance: &Provenance,
     key: Option<&SigningKey>,
 ) -> Result<Vec<PathBuf>, BakeError> {

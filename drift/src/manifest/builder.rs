@@ -4,7 +4,7 @@ use crate::entry::{AttributeSet, Entry, Links, Node, Xattrs};
 use crate::manifest::layout::{Filesystem, MAX_FILESYSTEMS};
 use crate::manifest::record::MAX_TARGET_BYTES;
 use crate::manifest::sets::MAX_SET_BYTES;
-use crate::manifest::{Identity, Package, Writer};
+use crate::manifest::{Identity, InMemory, Package, Writer};
 use crate::rules::Rules;
 use crate::{Sha256, TreePath};
 
@@ -72,6 +72,9 @@ pub enum BuildError {
     /// A file system at the root, two at one mount point, or more than an image can have.
     #[error("these file systems cannot be those below the root of one image")]
     Filesystems,
+    /// What was set aside while it was made.
+    #[error("read what was set aside of the manifest")]
+    Aside(#[source] std::io::Error),
     /// More than the format can hold.
     #[error("the image's {0} is larger than a manifest can hold")]
     TooLarge(&'static str),
@@ -105,14 +108,14 @@ impl Builder {
         not_held: AttributeSet,
     ) -> Result<BakedManifest, BuildError> {
         self.baked.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        let mut writer = Writer::new(rules);
+        let mut writer = Writer::new(rules, &InMemory);
         for baked in &self.baked {
             let package = baked.package.as_ref();
             writer.push(&baked.entry, baked.sha256, package, baked.modified)?;
         }
         let sheets = writer.finish(filesystems, not_held)?;
         Ok(BakedManifest {
-            bytes: sheets.to_bytes(),
+            bytes: sheets.to_bytes().map_err(BuildError::Aside)?,
             identity: sheets.identity,
             entry_count: sheets.entry_count,
         })

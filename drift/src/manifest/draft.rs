@@ -1,4 +1,5 @@
-//! Entries that follow each other in path order in; the same out again, and in between no more memory than their records.
+//! Entries that follow each other in path order in; the same out again, and in between no more memory than their records, or
+//! less if these are set aside.
 //!
 //! A bake knows of an entry what it read, and needs to know of all others before it can write it down: until then it is
 //! a record as in the manifest, without its links and with its attribute set beside it.
@@ -7,6 +8,7 @@ use crate::Sha256;
 use crate::entry::{Entry, Node, Xattrs};
 use crate::manifest::BuildError;
 use crate::manifest::builder::fits;
+use crate::manifest::pieces::{Aside, Piece};
 use crate::manifest::record::{self, Packer, Said};
 use crate::manifest::times::{self, Moment};
 use crate::manifest::unpacker::Unpacker;
@@ -14,7 +16,9 @@ use crate::manifest::unpacker::Unpacker;
 /// Some entries in path order, being packed.
 #[derive(Debug, Default)]
 pub struct Draft {
-    packed: Packed,
+    records: Vec<u8>,
+    sets: Vec<Xattrs>,
+    count: usize,
     packer: Packer,
     moment: Moment,
 }
@@ -22,9 +26,8 @@ pub struct Draft {
 /// Some entries in path order, packed.
 #[derive(Debug, Default)]
 pub struct Packed {
-    records: Vec<u8>,
+    records: Piece,
     sets: Vec<Xattrs>,
-    count: usize,
 }
 
 /// An entry with what only the bake knows of it.
@@ -51,8 +54,8 @@ impl Draft {
         } = drafted;
         fits(entry, sha256.is_some())?;
         debug_assert!(entry.links.is_none(), "links are not known yet");
-        let set = (!entry.xattrs.is_empty()).then(|| self.packed.set(&entry.xattrs));
-        let records = &mut self.packed.records;
+        let set = (!entry.xattrs.is_empty()).then(|| self.set(&entry.xattrs));
+        let records = &mut self.records;
         let said = self.packer.pack(records, entry, *sha256, set);
         if let (Node::File { .. }, Some(sha256)) = (&entry.node, sha256) {
             if said == Said::New {
@@ -60,39 +63,28 @@ impl Draft {
             }
             times::put(records, &mut self.moment, *modified);
         }
-        self.packed.count += 1;
+        self.count += 1;
         Ok(())
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.packed.count
+        self.count
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.packed.count == 0
+        self.count == 0
     }
 
-    /// Ends it. What was kept for more is given back.
-    pub fn finish(mut self) -> Packed {
-        self.packed.records.shrink_to_fit();
-        self.packed.sets.shrink_to_fit();
-        self.packed
-    }
-}
-
-impl Packed {
-    /// The entries as they were packed.
-    pub fn entries(&self) -> impl Iterator<Item = Drafted> + use<'_> {
-        let mut unpacking = Unpacking::default();
-        std::iter::from_fn(move || {
-            if unpacking.at == self.records.len() {
-                return None;
-            }
-            let drafted = unpacking.next(self);
-            Some(drafted.expect("only what a manifest can hold was packed"))
-        })
+    /// Ends it, and sets its records aside. What was kept for more is given back.
+    pub fn finish(mut self, aside: &dyn Aside) -> Packed {
+        self.records.shrink_to_fit();
+        self.sets.shrink_to_fit();
+        Packed {
+            records: Piece::put(self.records, aside),
+            sets: self.sets,
+        }
     }
 
     /// The place of a set among those of this draft: entries near each other mostly have the same few.
@@ -108,6 +100,27 @@ impl Packed {
     }
 }
 
+impl Packed {
+    /// The entries as they were packed.
+    ///
+    /// # Errors
+    /// What was set aside cannot be read, or is not what it was.
+    pub fn entries(
+        &self,
+        aside: &dyn Aside,
+    ) -> Result<impl Iterator<Item = Drafted> + use<'_>, BuildError> {
+        let records = self.records.bytes(aside).map_err(BuildError::Aside)?;
+        let mut unpacking = Unpacking::default();
+        Ok(std::iter::from_fn(move || {
+            if unpacking.at == records.len() {
+                return None;
+            }
+            let drafted = unpacking.next(&records, &self.sets);
+            Some(drafted.expect("only what a manifest can hold was packed"))
+        }))
+    }
+}
+
 /// How far the entries of a draft were gone through.
 #[derive(Default)]
 struct Unpacking {
@@ -119,13 +132,13 @@ struct Unpacking {
 }
 
 impl Unpacking {
-    fn next(&mut self, packed: &Packed) -> Option<Drafted> {
-        let record = self.unpacker.next(&packed.records, &mut self.at)?;
+    fn next(&mut self, records: &[u8], sets: &[Xattrs]) -> Option<Drafted> {
+        let record = self.unpacker.next(records, &mut self.at)?;
         let xattrs = match record.likeness.xattrs_at {
-            Some(set) => packed.sets.get(usize::try_from(set).ok()?)?.clone(),
+            Some(set) => sets.get(usize::try_from(set).ok()?)?.clone(),
             None => Xattrs::NONE,
         };
-        let mut rest = packed.records.get(self.at..)?;
+        let mut rest = records.get(self.at..)?;
         let (mut sha256, mut modified) = (None, (0, 0));
         if let Some(content) = record.content {
             if self.unpacker.content_count() > self.sha256.len() {
@@ -135,7 +148,7 @@ impl Unpacking {
             sha256 = Some(*self.sha256.get(content as usize)?);
             modified = times::take(&mut rest, &mut self.moment)?;
         }
-        self.at = packed.records.len() - rest.len();
+        self.at = records.len() - rest.len();
         Some(Drafted {
             entry: record.into_entry(self.unpacker.path(), xattrs),
             sha256,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::manifest::entries::Numbered;
 use crate::manifest::layout::take_bytes;
-use crate::manifest::pieces::Pieces;
+use crate::manifest::pieces::{Aside, Pieces};
 use crate::manifest::record::put_bytes;
 use crate::manifest::{BuildError, Contents, ManifestError, Source};
 use crate::{Sha256, varint};
@@ -50,18 +50,30 @@ pub struct Packages {
     runs: Vec<Run>,
 }
 
-/// Entries that follow each other and are of the same package.
+/// Entries that follow each other and are of the same package: the place of the first entry after them, and in the lowest
+/// 16 bits the number of the package, from 1, or 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    /// The place of the first entry after them.
-    end: u64,
-    /// From 1; 0 for none.
-    number: u16,
+struct Run(u64);
+
+impl Run {
+    fn new(end: u64, number: u16) -> Self {
+        Run(end << 16 | u64::from(number))
+    }
+
+    fn end(self) -> u64 {
+        self.0 >> 16
+    }
+
+    fn number(self) -> u16 {
+        self.0 as u16
+    }
 }
 
 const BAD: ManifestError = ManifestError::Malformed("packages");
-/// As many packages as can be numbered, each as long as it may be, and runs of 10 million entries.
+/// As many packages as can be numbered, each as long as it may be, and all the runs that there can be.
 pub(super) const MAX_SECTION_BYTES: u64 = 64 * 1024 * 1024;
+/// Whoever asks for packages has 8 bytes of each in memory; the largest images have some hundred thousand.
+const MAX_RUNS: usize = 4 * 1024 * 1024;
 
 impl Packages {
     /// All packages, sorted.
@@ -76,8 +88,10 @@ impl Packages {
 
     /// The package of an entry.
     pub(super) fn of(&self, numbered: &Numbered) -> Option<&Package> {
-        let after = self.runs.partition_point(|run| run.end <= numbered.ordinal);
-        let number = usize::from(self.runs.get(after)?.number);
+        let after = self
+            .runs
+            .partition_point(|run| run.end() <= numbered.ordinal);
+        let number = usize::from(self.runs.get(after)?.number());
         self.list.get(number.checked_sub(1)?)
     }
 
@@ -86,7 +100,7 @@ impl Packages {
         let mut used = vec![false; self.list.len() + 1];
         self.runs
             .iter()
-            .for_each(|run| used[usize::from(run.number)] = true);
+            .for_each(|run| used[usize::from(run.number())] = true);
         used.iter().skip(1).all(|&used| used)
     }
 
@@ -101,7 +115,7 @@ impl Packages {
             .copy(sections.packages_start(), &mut section)?;
         let mut rest = &section[..];
         let list = decode_list(&mut rest).ok_or(BAD)?;
-        let runs = decode_runs(rest, list.len(), contents.header.entry_count).ok_or(BAD)?;
+        let runs = decode_runs(rest, list.len(), contents.header.entry_count)?;
         Ok(Packages { list, runs })
     }
 }
@@ -129,25 +143,27 @@ fn decode_list(rest: &mut &[u8]) -> Option<Vec<Package>> {
 }
 
 /// Runs up to the end of the section and of the entries; a run ends where the next entry is not of its package.
-fn decode_runs(mut rest: &[u8], packages: usize, entries: u64) -> Option<Vec<Run>> {
+fn decode_runs(mut rest: &[u8], packages: usize, entries: u64) -> Result<Vec<Run>, ManifestError> {
     let mut runs: Vec<Run> = Vec::new();
     while !rest.is_empty() {
-        let number = u16::try_from(varint::take(&mut rest)?).ok()?;
-        let before = runs.last();
-        let start = before.map_or(0, |before| before.end);
-        let count =
-            varint::take(&mut rest).filter(|&count| count > 0 && count <= entries - start)?;
-        let goes_on = before.is_some_and(|before| before.number == number);
-        if goes_on || usize::from(number) > packages {
-            return None;
+        if runs.len() == MAX_RUNS {
+            return Err(ManifestError::Malformed(
+                "its entries change from package to package too often",
+            ));
         }
-        runs.push(Run {
-            end: start + count,
-            number,
-        });
+        let run = decode_run(&mut rest, runs.last().copied(), packages, entries);
+        runs.push(run.ok_or(BAD)?);
     }
-    let end = runs.last().map_or(0, |last| last.end);
-    (end == entries).then_some(runs)
+    let end = runs.last().map_or(0, |last| last.end());
+    if end == entries { Ok(runs) } else { Err(BAD) }
+}
+
+fn decode_run(rest: &mut &[u8], before: Option<Run>, packages: usize, entries: u64) -> Option<Run> {
+    let number = u16::try_from(varint::take(rest)?).ok()?;
+    let start = before.map_or(0, Run::end);
+    let count = varint::take(rest).filter(|&count| count > 0 && count <= entries - start)?;
+    let goes_on = before.is_some_and(|before| before.number() == number);
+    (!goes_on && usize::from(number) <= packages).then(|| Run::new(start + count, number))
 }
 
 /// The SHA-256 of an entry's content.
@@ -183,9 +199,13 @@ impl PackageNumbers {
         };
         self.entries += 1;
         let end = self.entries;
+        let count = self.runs.len();
         match self.runs.last_mut() {
-            Some(run) if run.number == number => run.end = end,
-            _ => self.runs.push(Run { end, number }),
+            Some(run) if run.number() == number => *run = Run::new(end, number),
+            _ if count == MAX_RUNS => {
+                return Err(BuildError::TooLarge("list of packages"));
+            }
+            _ => self.runs.push(Run::new(end, number)),
         }
         Ok(())
     }
@@ -209,7 +229,7 @@ impl PackageNumbers {
     }
 
     /// The package section.
-    pub(super) fn section(self) -> Result<Pieces, BuildError> {
+    pub(super) fn section(self, aside: &dyn Aside) -> Result<Pieces, BuildError> {
         let mut sorted: Vec<(Package, u16)> = self.numbers.into_iter().collect();
         sorted.sort();
         let mut bytes = Vec::new();
@@ -223,16 +243,47 @@ impl PackageNumbers {
         let mut section = Pieces::default();
         let mut start = 0;
         for run in self.runs {
-            varint::put(&mut bytes, places[usize::from(run.number)]);
-            varint::put(&mut bytes, run.end - start);
-            start = run.end;
-            section.extend(&bytes);
+            varint::put(&mut bytes, places[usize::from(run.number())]);
+            varint::put(&mut bytes, run.end() - start);
+            start = run.end();
+            section.extend(&bytes, aside);
             bytes.clear();
         }
-        section.extend(&bytes);
+        section.extend(&bytes, aside);
         if section.length() > MAX_SECTION_BYTES {
             return Err(BuildError::TooLarge("list of packages"));
         }
         Ok(section)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_runs_than_fit_memory_are_refused_by_that_reason() {
+        let runs = |count: usize| [[0, 1], [1, 1]].into_iter().cycle().take(count).flatten();
+        let most: Vec<u8> = runs(MAX_RUNS).collect();
+        let decoded = decode_runs(&most, 1, MAX_RUNS as u64).unwrap();
+        assert_eq!(decoded.len(), MAX_RUNS);
+        let more: Vec<u8> = runs(MAX_RUNS + 1).collect();
+        let refused = decode_runs(&more, 1, MAX_RUNS as u64 + 1).unwrap_err();
+        assert!(refused.to_string().contains("too often"), "{refused}");
+    }
+
+    #[test]
+    fn a_run_is_of_one_package_and_of_entries_that_there_are() {
+        assert!(decode_runs(&[0, 1, 1, 2], 1, 3).is_ok());
+        for (what, bytes) in [
+            ("no entries", &[0, 0, 1, 3][..]),
+            ("more entries than there are", &[0, 1, 1, 3]),
+            ("fewer", &[0, 1, 1, 1]),
+            ("a package that is not listed", &[0, 1, 2, 2]),
+            ("twice the same", &[1, 1, 1, 2]),
+            ("cut short", &[0, 1, 1]),
+        ] {
+            assert!(decode_runs(bytes, 1, 3).is_err(), "{what}");
+        }
     }
 }

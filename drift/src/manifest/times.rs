@@ -4,7 +4,7 @@
 //! the moment. A moment is its seconds since 1970 less those of the moment before, as a varint whose lowest bit is the
 //! sign, and varint nanoseconds.
 
-use crate::manifest::pieces::Pieces;
+use crate::manifest::pieces::{Aside, Piece, Pieces};
 use crate::manifest::{ManifestError, Source};
 use crate::varint;
 
@@ -43,30 +43,30 @@ pub(super) struct Times {
 
 impl Times {
     /// Adds the next file.
-    pub(super) fn push(&mut self, moment: Moment) {
+    pub(super) fn push(&mut self, moment: Moment, aside: &dyn Aside) {
         match &mut self.run {
             Some((count, of)) if *of == moment => *count += 1,
             _ => {
-                self.end_run();
+                self.end_run(aside);
                 self.run = Some((1, moment));
             }
         }
     }
 
-    fn end_run(&mut self) {
+    fn end_run(&mut self, aside: &dyn Aside) {
         if let Some((count, moment)) = self.run.take() {
             let mut bytes = Vec::with_capacity(MAX_RUN_BYTES as usize);
             varint::put(&mut bytes, count);
             put(&mut bytes, &mut self.before, moment);
-            self.written.extend(&bytes);
+            self.written.extend(&bytes, aside);
         }
     }
 
     /// The side section.
-    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
-        self.end_run();
+    pub(super) fn finish(mut self, aside: &dyn Aside) -> Vec<Piece> {
+        self.end_run(aside);
         let head = [*MAGIC, self.written.length().to_le_bytes()].concat();
-        let mut pieces = vec![head];
+        let mut pieces = vec![Piece::Here(head)];
         pieces.extend(self.written.into_vec());
         pieces
     }
@@ -117,12 +117,20 @@ pub(super) fn are_of(mut rest: &[u8], files: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::InMemory;
     use proptest::prelude::*;
 
     fn section(moments: &[Moment]) -> Vec<u8> {
         let mut times = Times::default();
-        moments.iter().for_each(|&moment| times.push(moment));
-        times.finish().concat().split_off(HEAD_BYTES as usize)
+        for &moment in moments {
+            times.push(moment, &InMemory);
+        }
+        let pieces = times.finish(&InMemory);
+        let pieces: Vec<_> = pieces
+            .iter()
+            .map(|piece| piece.bytes(&InMemory).unwrap())
+            .collect();
+        pieces.concat().split_off(HEAD_BYTES as usize)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Entries in path order in; a manifest out. What is held meanwhile is what is written, once.
+//! Entries in path order in; a manifest out. What is full meanwhile is set aside, or held as it will be written.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::manifest::layout::{
     self, Filesystem, Header, MAX_BODY_BYTES, MAX_HEADER_BYTES, Sections,
 };
 use crate::manifest::origin::PackageNumbers;
-use crate::manifest::pieces::{Pieces, Table};
+use crate::manifest::pieces::{Aside, Piece, Pieces, Table};
 use crate::manifest::record::Said;
 use crate::manifest::times::Times;
 use crate::manifest::{BuildError, Identity, Package};
@@ -17,7 +17,8 @@ use crate::rules::Rules;
 use crate::{Sha256, TreePath};
 
 /// Writes the manifest of an image whose entries come in path order.
-pub struct Writer {
+pub struct Writer<'a> {
+    aside: &'a dyn Aside,
     rules: Rules,
     directories: Directories,
     before: Option<TreePath>,
@@ -31,19 +32,20 @@ pub struct Writer {
 }
 
 /// A manifest in pieces, to be written one after the other.
-#[derive(Debug)]
-pub struct Sheets {
+pub struct Sheets<'a> {
     /// What a signature is about.
     pub identity: Identity,
     /// How many entries it has.
     pub entry_count: u64,
-    pieces: Vec<Vec<u8>>,
+    aside: &'a dyn Aside,
+    pieces: Vec<Piece>,
 }
 
-impl Writer {
-    /// Begins the manifest of an image with these rules.
-    pub fn new(rules: Rules) -> Self {
+impl<'a> Writer<'a> {
+    /// Begins the manifest of an image with these rules. What is complete of it is set aside until it is written.
+    pub fn new(rules: Rules, aside: &'a dyn Aside) -> Self {
         Writer {
+            aside,
             rules,
             directories: Directories::default(),
             before: None,
@@ -80,14 +82,14 @@ impl Writer {
         fits(entry, sha256.is_some())?;
         let written = self.blocks.push(entry, sha256)?;
         if let Some(full) = written.full {
-            self.entries.push(full);
+            self.entries.extend(&full, self.aside);
         }
         self.numbers.push(package)?;
         if let (Node::File { size, .. }, Some(sha256)) = (&entry.node, sha256) {
             if written.content == Said::New {
-                self.sha256.extend(sha256.as_bytes());
+                self.sha256.extend(sha256.as_bytes(), self.aside);
             }
-            self.times.push(modified);
+            self.times.push(modified, self.aside);
             self.file_count += 1;
             self.content_bytes = self.content_bytes.saturating_add(*size);
         }
@@ -103,13 +105,13 @@ impl Writer {
         mut self,
         mut filesystems: Vec<Filesystem>,
         not_held: AttributeSet,
-    ) -> Result<Sheets, BuildError> {
+    ) -> Result<Sheets<'a>, BuildError> {
         filesystems.sort();
         filesystems.dedup();
         check_filesystems(&filesystems)?;
-        self.entries.push(self.blocks.last);
+        self.entries.extend(&self.blocks.last, self.aside);
         let xattrs = self.blocks.sets.bytes;
-        let packages = self.numbers.section()?;
+        let packages = self.numbers.section(self.aside)?;
         let header = Header {
             entry_count: self.blocks.index.counts().0,
             file_count: self.file_count,
@@ -126,58 +128,71 @@ impl Writer {
             index: self.blocks.index,
         };
         let mut body = self.entries.into_vec();
-        body.push(xattrs);
+        body.push(Piece::Here(xattrs));
         body.extend(self.sha256.into_vec());
         body.extend(packages.into_vec());
-        assemble(&header, body, self.times.finish())
+        assemble(&header, body, self.times.finish(self.aside), self.aside)
     }
 }
 
-impl Sheets {
+impl Sheets<'_> {
     /// The length of the manifest in bytes.
     pub fn length(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+        self.pieces.iter().map(|piece| piece.length() as u64).sum()
     }
 
     /// Writes it.
     ///
     /// # Errors
-    /// What writing gives.
+    /// What writing gives, and reading what was set aside.
     pub fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
         self.pieces
             .iter()
-            .try_for_each(|piece| out.write_all(piece))
+            .try_for_each(|piece| out.write_all(&piece.bytes(self.aside)?))
     }
 
     /// All of it at once.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.pieces.concat()
+    ///
+    /// # Errors
+    /// What reading gives that was set aside.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
-fn assemble(header: &Header, body: Vec<Vec<u8>>, side: Vec<Vec<u8>>) -> Result<Sheets, BuildError> {
+fn assemble<'a>(
+    header: &Header,
+    body: Vec<Piece>,
+    side: Vec<Piece>,
+    aside: &'a dyn Aside,
+) -> Result<Sheets<'a>, BuildError> {
     let encoded = header.encode();
     if encoded.len() as u64 > MAX_HEADER_BYTES {
         return Err(BuildError::TooLarge(
             "set of rules, with its longest paths,",
         ));
     }
-    let body_bytes = body.iter().map(|piece| piece.len() as u64).sum();
+    let body_bytes = body.iter().map(|piece| piece.length() as u64).sum();
     if body_bytes > MAX_BODY_BYTES {
         return Err(BuildError::TooLarge("tree"));
     }
     let mut table = Table::new();
-    body.iter().for_each(|piece| table.update(piece));
+    for piece in &body {
+        table.update(&piece.bytes(aside).map_err(BuildError::Aside)?);
+    }
     let table = table.finish();
     let preamble = layout::preamble(encoded.len() as u64, body_bytes);
     let identity = layout::identity(&preamble, &encoded, &table);
-    let mut pieces = vec![preamble.to_vec(), encoded];
+    let mut pieces = vec![Piece::Here(preamble.to_vec()), Piece::Here(encoded)];
     pieces.extend(body);
-    pieces.push(table);
+    pieces.push(Piece::Here(table));
     pieces.extend(side);
     Ok(Sheets {
         identity,
         entry_count: header.entry_count,
+        aside,
         pieces,
     })
 }

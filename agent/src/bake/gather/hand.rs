@@ -131,7 +131,7 @@ impl<'a> Hand<'a> {
     pub(super) fn close(&mut self) {
         let full = std::mem::take(&mut self.stretch);
         if !full.draft.is_empty() {
-            self.pool.keep(full.finish());
+            self.pool.keep(full.finish(self.pool.reading.aside));
         }
     }
 }

@@ -205,18 +205,23 @@ impl Archive {
     }
 
     /// Everything that a manifest holds of it, led by the rules as a walk is.
-    pub(in crate::bake) fn gather(&self, rules: &Rules) -> Result<Tree, BuildError> {
+    pub(in crate::bake) fn gather(
+        &self,
+        rules: &Rules,
+        reading: Reading<'_>,
+    ) -> Result<Tree, BuildError> {
         let held = self
             .paths
             .iter()
             .filter(|(path, _)| !rules.below_volatile(path));
-        Tree::of(held.map(|(path, nth)| {
+        let gathered = held.map(|(path, nth)| {
             let inode = &self.nodes[*nth];
             if is_self(path) && matches!(inode.node, Node::File { .. }) {
                 return self_file_of(path.clone(), (inode.mode, inode.uid, inode.gid));
             }
             inode.gathered(path, *nth)
-        }))
+        });
+        Tree::of(gathered, reading.aside)
     }
 
     fn take<R: Read>(
