@@ -10,11 +10,12 @@ mod budget;
 mod dpkg;
 mod label;
 mod lines;
+mod owners;
 mod rpm;
 mod sqlite;
 mod wal;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 
 use drift::TreePath;
@@ -25,9 +26,7 @@ use crate::scan::filesystems::{Filesystems, is_absent};
 
 pub(crate) use budget::Budget;
 pub use label::Labels;
-
-/// Which package owns each path.
-pub(crate) type Owners = HashMap<TreePath, Package>;
+pub(crate) use owners::Owners;
 
 /// What is asked of the databases.
 #[derive(Clone, Copy)]
@@ -83,16 +82,11 @@ pub struct PackagesError {
 
 /// Reads the databases of a tree for all that they own.
 pub(crate) fn owners(filesystems: &Filesystems) -> Result<Owners, PackagesError> {
-    let mut owners = Owners::new();
+    let mut owners = Owners::default();
     let mut budget = Budget::until(None);
     claims(filesystems, Wanted::Everything, &mut budget, &mut |said| {
         if let Said::Owns(Claim { path, package, .. }) = said {
-            // A directory belongs to many packages, so the first in order has it: the same whoever asks, and in whatever
-            // order they were installed.
-            let owner = owners.entry(path).or_insert_with(|| package.clone());
-            if *package < *owner {
-                *owner = package.clone();
-            }
+            owners.claim(&path, package);
         }
     })?;
     Ok(owners)
