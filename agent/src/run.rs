@@ -49,6 +49,7 @@ pub fn run(file: Option<&Path>) -> ExitCode {
         Err(error) => return config::refuse(&error),
     };
     log::start(config.log);
+    driftmark_kernel::process::share_heap();
     confine::give_up_capabilities();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()

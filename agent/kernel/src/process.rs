@@ -21,6 +21,13 @@ pub fn trim_heap() {
     crate::sys::trim_heap();
 }
 
+/// Has all threads that start from now on take memory from one heap. Else glibc gives each a heap of its own, of which
+/// [`trim_heap`] can give back what lies between, and not what lies at the end.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    crate::sys::share_heap();
+}
+
 /// Lets this thread, and those that it starts, read only while nobody else does, where the disk's scheduler has such a
 /// class.
 ///

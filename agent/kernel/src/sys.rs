@@ -350,6 +350,13 @@ pub(crate) fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Has all threads that start from now on take memory from the heap of the first.
+#[cfg(target_env = "gnu")]
+pub(crate) fn share_heap() {
+    // SAFETY: takes two numbers and touches only the allocator's own settings, under its own lock.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// `struct xattr_args` of linux/xattr.h.
 #[repr(C, align(8))]
 struct XattrArguments {

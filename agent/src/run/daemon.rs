@@ -359,6 +359,7 @@ impl Daemon {
                 );
                 tracing::info!(pass = ?outcome.pass, drifts, gaps, verified, "scan ended");
                 self.step(Event::ScanFinished(outcome), now);
+                driftmark_kernel::process::trim_heap();
             }
             Said::Failed(pass, reason) => {
                 self.scanner.rests(pass);
