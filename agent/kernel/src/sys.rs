@@ -275,7 +275,8 @@ pub(crate) fn open_by_handle(
         )
     };
     returned(answer.into())?;
-    adopt(answer).ok_or(Errno::BADF)
+    // SAFETY: the kernel has just made it for this call, and nobody else knows of it.
+    unsafe { adopt(answer) }.ok_or(Errno::BADF)
 }
 
 /// What a file system calls an open file (name_to_handle_at(2)): the form of the handle and its bytes. No crate has it.
@@ -322,11 +323,15 @@ impl FileHandle {
 
 /// Takes a descriptor that the kernel has just made for this process; none where the number is negative, as it is
 /// where there is no descriptor.
-pub(crate) fn adopt(number: i32) -> Option<OwnedFd> {
+///
+/// # Safety
+/// A number that is not negative is a descriptor of this process that nobody owns, and it is passed here once and nowhere
+/// else: who gets it closes it.
+pub(crate) unsafe fn adopt(number: i32) -> Option<OwnedFd> {
     if number < 0 {
         return None;
     }
-    // SAFETY: the callers, all in this crate, pass each number that the kernel hands them here, once and nowhere else.
+    // SAFETY: the caller's promise is that it is open and that nobody else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

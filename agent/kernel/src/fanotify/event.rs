@@ -63,9 +63,12 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// The first `length` bytes of `buffer` are what the kernel has just written, and nobody has looked at them yet: so
-    /// the descriptors in them are this process's and nobody's.
-    pub(super) fn just_read(buffer: &'a Buffer, length: usize) -> Self {
+    /// Of the first `length` bytes of `buffer`.
+    ///
+    /// # Safety
+    /// They are what the kernel has just written there when a fanotify group was read, and nobody has looked at them yet:
+    /// so the descriptors in them are this process's and nobody's.
+    pub(super) unsafe fn just_read(buffer: &'a Buffer, length: usize) -> Self {
         Events {
             records: records(buffer.bytes().get(..length).unwrap_or_default()),
         }
@@ -84,7 +87,9 @@ impl<'a> Iterator for Events<'a> {
 impl<'a> Events<'a> {
     /// The next event, whatever is wrong with what came with it: somebody may wait for an answer about its file.
     pub(super) fn next_with_its_file(&mut self) -> Option<Result<Read<'a>, Malformed>> {
-        Some(self.records.next()?.map(|record| event(&record)))
+        // SAFETY: they are records of what the kernel has just written, and each comes once.
+        let taken = |record: Record<'a>| unsafe { event(&record) };
+        Some(self.records.next()?.map(taken))
     }
 }
 
@@ -99,8 +104,13 @@ impl Drop for Events<'_> {
     }
 }
 
-/// Only of a record that comes straight from the kernel, and once: it takes the descriptors that are numbers there.
-fn event<'a>(record: &Record<'a>) -> Read<'a> {
+/// Takes the descriptors that are numbers there.
+///
+/// # Safety
+/// The record comes straight from the kernel, and is passed here once.
+unsafe fn event<'a>(record: &Record<'a>) -> Read<'a> {
+    // SAFETY: so is this descriptor.
+    let file = unsafe { sys::adopt(record.file) };
     let mut event = Event {
         what: record.what,
         actor: Actor {
@@ -113,7 +123,7 @@ fn event<'a>(record: &Record<'a>) -> Read<'a> {
         object: None,
         mount: None,
         fault: None,
-        file: sys::adopt(record.file),
+        file,
     };
     let mut outcome = Ok(());
     for info in record.infos() {
@@ -127,7 +137,9 @@ fn event<'a>(record: &Record<'a>) -> Read<'a> {
         };
         match info {
             Info::Pidfd(number) => {
-                event.actor.pidfd = sys::adopt(number).ok_or(if number == libc::FAN_NOPIDFD {
+                // SAFETY: so is this one.
+                let pidfd = unsafe { sys::adopt(number) };
+                event.actor.pidfd = pidfd.ok_or(if number == libc::FAN_NOPIDFD {
                     NoPidfd::Gone
                 } else {
                     NoPidfd::Refused

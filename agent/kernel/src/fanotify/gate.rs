@@ -72,7 +72,8 @@ impl Gate {
         let length = read_group(&self.group, buffer)?;
         let buffer: &'a Buffer = buffer;
         Ok(length.map(|length| Questions {
-            events: Events::just_read(buffer, length),
+            // SAFETY: that is what the group was just read into.
+            events: unsafe { Events::just_read(buffer, length) },
             gate: self,
         }))
     }
@@ -90,7 +91,8 @@ impl Gate {
         }
         let buffer: &'a Buffer = buffer;
         Ok(length.map(|length| Questions {
-            events: Events::just_read(buffer, length),
+            // SAFETY: that is what the group was just read into, and no test makes a descriptor another.
+            events: unsafe { Events::just_read(buffer, length) },
             gate: self,
         }))
     }

@@ -85,7 +85,8 @@ impl Watch {
     pub fn read<'a>(&self, buffer: &'a mut Buffer) -> io::Result<Option<Events<'a>>> {
         let length = read_group(&self.group, buffer)?;
         let buffer: &'a Buffer = buffer;
-        Ok(length.map(|length| Events::just_read(buffer, length)))
+        // SAFETY: that is what the group was just read into.
+        Ok(length.map(|length| unsafe { Events::just_read(buffer, length) }))
     }
 
     pub(super) fn mark(
