@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::Handle;
-use crate::{Tree, sys};
+use crate::{Stat, Tree, sys};
 
 /// A watched file system, held so that what its events name can be found.
 ///
@@ -88,6 +88,24 @@ impl Holder {
             }
         }
         Err(Errno::AGAIN.into())
+    }
+
+    /// Finds what an event without a name happened to ([`super::Event::object`]); none where it is gone, or lies nowhere
+    /// that the kernel knows. Of several names it is any, and it may be one that this mount does not show.
+    ///
+    /// # Errors
+    /// Those of [`Holder::locate`].
+    pub fn find(&self, handle: &Handle<'_>) -> io::Result<Option<(Stat, Vec<u8>)>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = sys::open_by_handle(self.top.as_fd(), handle.form, handle.bytes, flags);
+        let object = match opened {
+            Ok(object) => object,
+            Err(Errno::STALE | Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let path = path_of(object.as_fd())?;
+        let stat = Stat::of(&object)?;
+        Ok(path.map(|path| (stat, path)))
     }
 
     /// Whether a walk from the top along `path` ends at `directory`: the kernel spells the path of what lies outside a

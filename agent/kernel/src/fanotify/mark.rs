@@ -89,10 +89,11 @@ impl Watch {
         )
     }
 
-    /// Has a busy directory whose content may change wake nobody: no event of it or of what is directly in it is queued
-    /// any more, whatever watches the file system. Directories in it need marks of their own. What is left is one
-    /// `ATTRIB` without a name for each thing that is removed in it, or renamed over: the kernel tells of its last link
-    /// as of something that lies in no directory.
+    /// Has a busy directory whose content may change wake nobody: but for renames, no event of it or of what is directly in
+    /// it is queued any more, whatever watches the file system. Directories in it need marks of their own. What is left is
+    /// one `ATTRIB` without a name for each thing that is removed in it, or renamed over: the kernel tells of its last link
+    /// as of something that lies in no directory. Renames stay, as one of them may lead out of it, and the kernel asks the
+    /// marks of both directories together.
     ///
     /// Such a mark pins no memory: the kernel drops it when it drops the directory, and then events come again.
     ///
@@ -103,8 +104,9 @@ impl Watch {
             | MarkFlags::FAN_MARK_ONLYDIR
             | MarkFlags::FAN_MARK_IGNORE_SURV
             | MarkFlags::FAN_MARK_EVICTABLE;
-        let asks = Mask(self.asks().0 & !Mask::FS_ERROR.0).and(Mask::ON_CHILDREN);
-        self.mark(flags, asks, directory)
+        let renames = Mask::RENAME.and(Mask::MOVED_FROM).and(Mask::MOVED_TO);
+        let ignored = Mask(self.asks().0 & !Mask::FS_ERROR.and(renames).0);
+        self.mark(flags, ignored.and(Mask::ON_CHILDREN), directory)
     }
 
     /// What the handles of its events will say.
