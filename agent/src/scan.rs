@@ -15,6 +15,7 @@ mod ahead;
 pub mod filesystems;
 mod inodes;
 mod long;
+pub mod look;
 pub mod mounts;
 mod order;
 mod pipeline;
@@ -38,6 +39,7 @@ use crate::baseline::Baseline;
 use crate::pace::Pacer;
 
 pub(crate) use inodes::Inodes;
+pub use look::{Look, Reach};
 pub use pipeline::scan;
 pub(crate) use read::{Digests, Read, Reader, Wants};
 pub use verified::Verified;

@@ -249,6 +249,11 @@ impl<S: Source> Contents<S> {
         part::parts(&self.header.index, blocks_each)
     }
 
+    /// The part that begins at `first`, wherever that lies in its block: entries before it, of the same block, come first.
+    pub fn part_from(&self, first: &TreePath) -> Part {
+        Part::from(&self.header.index, first)
+    }
+
     /// The entries of one part, in path order.
     pub fn entries_of(&self, part: &Part) -> Entries<'_, S> {
         Entries::part(self, part)

@@ -146,16 +146,35 @@ impl Filesystems {
     /// # Errors
     /// Those of [`Dir::open_dir`].
     pub fn directory(&self, path: &TreePath) -> io::Result<Dir> {
+        self.directory_of(path).map(|(dir, _)| dir)
+    }
+
+    /// The same, with how much of an entry its file system holds.
+    ///
+    /// # Errors
+    /// Those of [`Dir::open_dir`].
+    pub fn directory_of(&self, path: &TreePath) -> io::Result<(Dir, Holding)> {
         let holders = self.others.iter();
         let holder = holders
             .filter(|other| path.is_within(&other.mount_point))
             .max_by_key(|other| other.mount_point.as_bytes().len());
-        let (tree, above) = match holder {
-            Some(other) => (&other.tree, other.mount_point.components().count()),
-            None => (&self.root, 0),
+        let (tree, above, holding) = match holder {
+            Some(other) => (
+                &other.tree,
+                other.mount_point.components().count(),
+                other.holding,
+            ),
+            None => (&self.root, 0, Holding::All),
         };
         let mut names = path.components().skip(above);
-        names.try_fold(tree.root()?, |dir, name| dir.open_dir(name))
+        let dir = names.try_fold(tree.root()?, |dir, name| dir.open_dir(name))?;
+        Ok((dir, holding))
+    }
+
+    /// The others beside the root, each by its mount point.
+    pub fn others(&self) -> impl Iterator<Item = (&TreePath, &Tree)> {
+        let others = self.others.iter();
+        others.map(|other| (&other.mount_point, &other.tree))
     }
 
     /// Whether a file system of the image belongs at this path and is not there.

@@ -183,7 +183,7 @@ fn run_threads(
 }
 
 /// Judges a name of a link group, once its links are known.
-fn judge_settled(
+pub(super) fn judge_settled(
     manifest: &Manifest<ManifestFile>,
     settled: Settled<Waits>,
     marks: &mut Marks<'_>,

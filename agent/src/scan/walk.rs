@@ -6,6 +6,7 @@
 
 mod found;
 mod place;
+mod single;
 
 use std::io;
 use std::sync::Arc;
@@ -142,15 +143,25 @@ impl<'a> Walk<'a> {
             }
             Some(start) => self.resume(root, start, &mut levels, visit)?,
         }
+        self.through(&mut levels, visit)?;
+        Ok(Ok(()))
+    }
+
+    /// Goes through what is left of these directories, and through what they lead to.
+    fn through<E>(
+        &mut self,
+        levels: &mut Vec<Level<'a>>,
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.get(level.next) else {
-                self.leave(&mut levels);
+                self.leave(levels);
                 continue;
             };
             level.next += 1;
             let Ok(path) = level.path.join(name.name.to_bytes()) else {
                 visit(Visit::Gap(gap(&level.path, GapReason::TooDeep, "")))?;
-                self.leave(&mut levels);
+                self.leave(levels);
                 continue;
             };
             if self.end.is_some_and(|end| path >= *end) {
@@ -165,7 +176,7 @@ impl<'a> Walk<'a> {
             match self.look(&path, place, name.kind, &level.scope, rule) {
                 Looked::Directory(dir, holding) => {
                     let ruled = Ruled::of(&level.scope, rule, &path);
-                    self.enter(dir, path, holding, ruled, &mut levels, visit)?;
+                    self.enter(dir, path, holding, ruled, levels, visit)?;
                 }
                 Looked::File => visit(Visit::File { path, place, rule })?,
                 Looked::Other(stat, looked_at) => visit(Visit::Other {
@@ -178,7 +189,7 @@ impl<'a> Walk<'a> {
                 Looked::Nothing => {}
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Lists the directories above `start`, each from the name on that leads there.

@@ -2,6 +2,7 @@
 
 mod files;
 mod judging;
+mod looking;
 
 use std::io;
 use std::sync::PoisonError;
@@ -160,8 +161,35 @@ impl<'s> Worker<'s> {
     ) -> Result<(), ScanError> {
         self.shared.rest(0);
         self.shared.go_on()?;
+        let path = match &visit {
+            Visit::Gap(_) => None,
+            Visit::Directory { path, .. }
+            | Visit::Other { path, .. }
+            | Visit::File { path, .. } => Some(path),
+        };
+        let met = match path {
+            Some(path) => merge.meet(path, &mut |entry| self.missing(&entry))?,
+            None => None,
+        };
         match visit {
-            Visit::Gap(gap) => self.gap(part, merge, gap)?,
+            Visit::Gap(gap) => self.gap(part, merge, gap),
+            visit => self.met(met, marks, visit),
+        }
+    }
+
+    /// What the walk has met, with the entry that it meets.
+    fn met(
+        &mut self,
+        met: Option<Met>,
+        marks: &mut Marks<'_>,
+        visit: Visit<'_>,
+    ) -> Result<(), ScanError> {
+        match visit {
+            Visit::Gap(gap) => {
+                self.count.unverified += u64::from(met.is_some());
+                self.cover(met.as_ref());
+                self.tell(Finding::Gap(gap));
+            }
             Visit::Directory {
                 path,
                 dir,
@@ -169,7 +197,6 @@ impl<'s> Worker<'s> {
                 looked_at,
                 holding,
             } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| directory_entry(path, dir, &stat, holding);
                 self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
@@ -179,12 +206,10 @@ impl<'s> Worker<'s> {
                 looked_at,
                 place,
             } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 let entry = |path| other_entry(path, &stat, place);
                 self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
             Visit::File { path, place, rule } => {
-                let met = merge.meet(&path, &mut |entry| self.missing(&entry))?;
                 self.file(path, place, rule, met, marks)?;
                 self.tell_if_cold();
             }

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use drift::TreePath;
 
+pub use crate::scan::{Look, Reach};
+
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -22,24 +24,6 @@ pub enum Change {
     /// It was written, made, removed, renamed, or an attribute of it was set: there is nothing to wait for.
     Done,
     /// All that is below it may be other than it was: a directory was moved here or away, or events were lost.
-    Below,
-}
-
-/// A look that is due.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Look {
-    /// Where.
-    pub path: TreePath,
-    /// How far down.
-    pub reach: Reach,
-}
-
-/// How far down a look goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
-    /// At the path alone.
-    Itself,
-    /// At all that is below it, too.
     Below,
 }
 

@@ -1,0 +1,103 @@
+//! A path in that may be other than it was; what it is now, and what is below it, judged and told as in a scan.
+
+use drift::TreePath;
+use drift::compare::{CompareError, Finding, Merge, Met};
+
+use super::Worker;
+use crate::scan::ScanError;
+use crate::scan::verified::Marks;
+use crate::scan::walk::{Visit, Walk};
+
+impl Worker<'_> {
+    /// Looks at `path` alone. `drain` takes what was told: nobody else does meanwhile.
+    pub(in crate::scan) fn look_at(
+        &mut self,
+        path: &TreePath,
+        marks: &mut Marks<'_>,
+        drain: &mut dyn FnMut(),
+    ) -> Result<(), ScanError> {
+        self.leaves_long = false;
+        let manifest = self.shared.manifest;
+        let entry = manifest.lookup(path).map_err(CompareError::from)?;
+        let mut met = entry.map(unnumbered);
+        let walk = Walk::new(self.shared.filesystems, manifest.rules());
+        let is_there = walk.at(path, &mut |visit| self.met(met.take(), marks, visit))?;
+        match met.filter(|_| !is_there) {
+            Some(met) => self.missing(&met.entry),
+            None => self.what_came(marks)?,
+        }
+        drain();
+        Ok(())
+    }
+
+    /// Looks at `path` and at all that is below it.
+    pub(in crate::scan) fn look_below(
+        &mut self,
+        path: &TreePath,
+        marks: &mut Marks<'_>,
+        drain: &mut dyn FnMut(),
+    ) -> Result<(), ScanError> {
+        self.leaves_long = false;
+        let manifest = self.shared.manifest;
+        let mut merge = Merge::part(manifest, &manifest.part_from(path));
+        let mut walk = Walk::new(self.shared.filesystems, manifest.rules());
+        let mut is_covered = false;
+        walk.below(path, &mut |visit| -> Result<(), ScanError> {
+            self.shared.go_on()?;
+            let missing = &mut |entry: drift::entry::Entry| {
+                // What comes before it in its block is not looked at.
+                if entry.path.is_within(path) {
+                    self.missing(&entry);
+                    drain();
+                }
+            };
+            match visit {
+                Visit::Gap(gap) => {
+                    is_covered |= gap.path == *path;
+                    let mut linked = Vec::new();
+                    merge.cover(&gap.path, missing, &mut |covered| {
+                        linked.extend(covered.links.is_some().then_some(covered));
+                    })?;
+                    let mut groups = self.shared.groups();
+                    linked.iter().for_each(|entry| groups.cover(entry));
+                    drop(groups);
+                    self.tell(Finding::Gap(gap));
+                }
+                Visit::Directory { path: ref met, .. }
+                | Visit::Other { path: ref met, .. }
+                | Visit::File { path: ref met, .. } => {
+                    let met = merge.meet(met, missing)?;
+                    self.met(met, marks, visit)?;
+                }
+            }
+            drain();
+            Ok(())
+        })?;
+        self.what_came(marks)?;
+        drain();
+        if !is_covered {
+            let before = &mut |_| {};
+            merge.cover(path, before, &mut |gone| {
+                self.missing(&gone);
+                drain();
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads what was asked for, and has come by now.
+    fn what_came(&mut self, marks: &mut Marks<'_>) -> Result<(), ScanError> {
+        while let Some(coming) = self.ahead.pop() {
+            self.has_come(coming, marks)?;
+        }
+        Ok(())
+    }
+}
+
+/// A look marks nothing, so the place among all entries does not matter.
+fn unnumbered(entry: drift::entry::Entry) -> Met {
+    Met {
+        ordinal: u64::MAX,
+        entry,
+    }
+}
