@@ -89,6 +89,7 @@ fn difference(expected: Option<Entry>, found: Option<Entry>) -> Option<Differenc
     let path = found.as_ref().or(expected.as_ref())?.path.clone();
     let class = classify(&path, &kind, changed, found.as_ref());
     let drift = Drift {
+        attribution: None,
         path,
         kind,
         changed,

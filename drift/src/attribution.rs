@@ -148,25 +148,39 @@ impl Attribution {
         let Some(process) = &self.process else {
             return true;
         };
-        let container = process.container.as_ref();
-        let texts = [
-            process
-                .executable
-                .as_ref()
-                .map(|executable| &executable.path),
-            process.directory.as_ref(),
-            process.unit.as_ref(),
-            process.cgroup.as_ref(),
-            container.and_then(|container| container.runtime.as_ref()),
-            container.and_then(|container| container.id.as_ref()),
-        ];
-        let ancestors = process.ancestors.iter();
-        let named = ancestors.flat_map(|one| [Some(&one.name), one.executable.as_ref()]);
-        let mut texts = texts.into_iter().chain(named).flatten();
         let command_line = process.command_line.as_ref().map_or(0, String::len);
         command_line <= Attribution::MAX_COMMAND_LINE_BYTES
             && process.ancestors.len() <= Attribution::MAX_ANCESTORS
-            && texts.all(|text| text.len() <= Attribution::MAX_TEXT_BYTES)
+            && process
+                .texts()
+                .all(|text| text.len() <= Attribution::MAX_TEXT_BYTES)
+    }
+
+    /// The longest of its texts, in bytes.
+    pub fn longest(&self) -> usize {
+        let process = self.process.iter();
+        let texts =
+            process.flat_map(|process| process.texts().chain(process.command_line.as_deref()));
+        texts.map(str::len).max().unwrap_or(0)
+    }
+}
+
+impl Process {
+    /// All of them but the command line.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let container = self.container.as_ref();
+        let texts = [
+            self.executable.as_ref().map(|executable| &executable.path),
+            self.directory.as_ref(),
+            self.unit.as_ref(),
+            self.cgroup.as_ref(),
+            container.and_then(|container| container.runtime.as_ref()),
+            container.and_then(|container| container.id.as_ref()),
+        ];
+        let ancestors = self.ancestors.iter();
+        let named = ancestors.flat_map(|one| [Some(&one.name), one.executable.as_ref()]);
+        let texts = texts.into_iter().chain(named).flatten();
+        texts.map(String::as_str)
     }
 }
 

@@ -8,6 +8,7 @@ mod disk;
 mod judgement;
 mod links;
 mod merge;
+mod passing;
 
 use crate::coverage::Gap;
 use crate::finding::Drift;
@@ -19,6 +20,7 @@ pub use disk::judge_disk;
 pub use judgement::{Expectation, is_as_expected, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};
+pub use passing::judge_passing;
 
 use crate::entry::Entry;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attribution::Attribution;
 use crate::class::{Class, Severity};
 use crate::entry::{AttributeSet, Shown};
 use crate::{Blake3, TreePath};
@@ -33,6 +34,10 @@ pub struct Drift {
     /// MITRE ATT&CK techniques that look like this.
     #[serde(default)]
     pub technique: Vec<String>,
+    /// Who did it, where that was seen: the last one to touch the path, or a directory above it. For people, and no part
+    /// of the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Box<Attribution>>,
 }
 
 /// What the host's own package database says about a drifted path.
@@ -131,6 +136,12 @@ impl Drift {
     /// The sentence of a drift that reads through the page cache do not show.
     pub const ON_DISK_ALONE: &str =
         "on the disk alone: processes still see other content, from the page cache";
+
+    /// The sentence of a moment: a path of the image that was other than it should be.
+    pub const PUT_BACK: &str =
+        "written, replaced or removed, and as the image has it again before it was looked at";
+    /// The sentence of a moment: a path that is not the image's.
+    pub const GONE_AGAIN: &str = "made, and gone again before it was looked at";
 
     /// Whether only a sweep of the disk sees it.
     pub fn is_on_disk_alone(&self) -> bool {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attribution::Attribution;
 use crate::coverage::{Coverage, VerityRoot};
 use crate::finding::{Drift, DriftId, HostPackage};
 use crate::{Blake3, TreePath};
@@ -170,6 +171,14 @@ impl Report {
                 .iter()
                 .try_for_each(|technique| short("technique", technique))?;
             long("detail", drift.detail.as_deref().unwrap_or_default())?;
+            let by = drift.attribution.as_ref();
+            if let Some(by) = by.filter(|by| !by.is_within_limits()) {
+                return Err(TooMuch {
+                    field: "attribution",
+                    length: by.longest(),
+                    limit: Attribution::MAX_TEXT_BYTES,
+                });
+            }
         }
         let packages = self.opened.iter().flat_map(|open| &open.host_package);
         for text in packages.flat_map(|package| [&package.name, &package.version]) {

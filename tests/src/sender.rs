@@ -200,6 +200,7 @@ impl Sender {
 /// A program that is not in the image.
 fn added(path: &str) -> Drift {
     Drift {
+        attribution: None,
         path: TreePath::new(path.as_bytes()).expect("a path below the root"),
         kind: DriftKind::Added,
         changed: Default::default(),

@@ -45,6 +45,7 @@ pub(super) fn drifted(at: &str, content: Option<&[u8]>) -> Drift {
         ..Shown::default()
     });
     Drift {
+        attribution: None,
         path: path(at),
         kind: if found.is_some() {
             DriftKind::Changed

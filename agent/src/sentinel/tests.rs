@@ -14,6 +14,7 @@ mod replay;
 
 fn drift(name: &str) -> Drift {
     Drift {
+        attribution: None,
         path: TreePath::new(name.as_bytes()).unwrap(),
         kind: DriftKind::Added,
         changed: AttributeSet::EMPTY,
@@ -188,6 +189,7 @@ fn drifts_with_the_longest_names_still_fit() {
             path.extend([0x01; 250]);
         }
         Drift {
+            attribution: None,
             path: TreePath::new(&path).unwrap(),
             ..drift("x")
         }

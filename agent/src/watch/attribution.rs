@@ -26,7 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use process::Directory;
 pub use process::Running;
 use programs::Programs;
-pub use redaction::redacted;
+pub use redaction::{CommandLine, redacted};
 
 /// When an event is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,18 +42,21 @@ pub enum Promptness {
 pub struct Witness {
     root: (u64, u64),
     programs: Programs,
+    command_line: CommandLine,
 }
 
 impl Witness {
-    /// One for this machine, or container: what has another root than this process is in a container.
+    /// One for this machine, or container: what has another root than this process is in a container. Of command lines it
+    /// tells as much as `command_line` says.
     ///
     /// # Errors
     /// The root cannot be looked at.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(command_line: CommandLine) -> io::Result<Self> {
         let root = rustix::fs::stat("/")?;
         Ok(Witness {
             root: (root.st_dev, root.st_ino),
             programs: Programs::default(),
+            command_line,
         })
     }
 
@@ -151,7 +154,7 @@ impl Witness {
             pid: 0,
             started_milliseconds: stat.as_ref().map(|stat| stat.started_milliseconds),
             executable,
-            command_line: of.arguments().map(|arguments| redacted(&arguments)),
+            command_line: (of.arguments()).and_then(|arguments| self.command_line.of(&arguments)),
             directory: of.working_directory().as_deref().map(text),
             uid: of.uid(),
             login_uid: of.number("loginuid"),

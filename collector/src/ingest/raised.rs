@@ -41,6 +41,7 @@ pub(super) fn drift(path: TreePath, kind: DriftKind, detail: String) -> Drift {
     };
     let meaning = classify(&path, &kind, changed, None);
     Drift {
+        attribution: None,
         path,
         kind,
         changed,

@@ -349,6 +349,7 @@ pub(crate) fn drift(number: usize) -> OpenDrift {
     let path = TreePath::new(format!("usr/bin/tool-{number}").as_bytes()).unwrap();
     let meaning = drift::class::classify(&path, &DriftKind::Added, Default::default(), None);
     let drift = Drift {
+        attribution: None,
         path,
         kind: DriftKind::Added,
         changed: Default::default(),

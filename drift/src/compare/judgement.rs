@@ -273,6 +273,7 @@ pub(super) fn difference(
 ) -> Finding {
     let class = classify(path, &kind, changed, found.as_ref());
     let drift = Drift {
+        attribution: None,
         path: path.clone(),
         kind,
         changed,

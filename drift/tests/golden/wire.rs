@@ -15,6 +15,7 @@ use super::{file, former, golden, path};
 
 fn drift(at: &[u8], kind: DriftKind, changed: &[Attribute]) -> Drift {
     Drift {
+        attribution: None,
         path: path(at),
         kind,
         changed: AttributeSet::of(changed),

@@ -4,6 +4,7 @@ use super::*;
 
 fn alone(name: &str) -> Drift {
     Drift {
+        attribution: None,
         detail: Some(Drift::ON_DISK_ALONE.to_owned()),
         ..drift(name)
     }

@@ -9,7 +9,36 @@ use std::ops::Range;
 
 use drift::attribution::Attribution;
 
-use super::{MORE, cut};
+use super::{MORE, cut, shown};
+
+/// How much of a command line is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandLine {
+    /// All of it.
+    Full,
+    /// All but what looks like a secret ([`redacted`]).
+    #[default]
+    Redacted,
+    /// Nothing.
+    None,
+}
+
+impl CommandLine {
+    /// What is told of arguments, parted by NUL: at most [`Attribution::MAX_COMMAND_LINE_BYTES`].
+    pub fn of(self, arguments: &[u8]) -> Option<String> {
+        match self {
+            CommandLine::Full => {
+                let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
+                let parted: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+                let line = parted.join(&b' ');
+                Some(shown(&line, Attribution::MAX_COMMAND_LINE_BYTES))
+            }
+            CommandLine::Redacted => Some(redacted(arguments)),
+            CommandLine::None => None,
+        }
+    }
+}
 
 /// Arguments as `/proc/PID/cmdline` has them, parted by NUL, as a line of at most
 /// [`Attribution::MAX_COMMAND_LINE_BYTES`], with `***` for what is hidden: what follows an option, a variable, a header or
@@ -162,6 +191,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn as_much_is_told_as_was_asked_for() {
+        let told = |how: CommandLine| how.of(b"curl\0--token\0s3cret\0");
+        let full = "curl --token s3cret";
+        assert_eq!(told(CommandLine::Full).as_deref(), Some(full));
+        let redacted = "curl --token ***";
+        assert_eq!(told(CommandLine::Redacted).as_deref(), Some(redacted));
+        assert_eq!(told(CommandLine::None), None);
+    }
 
     fn line(arguments: &[&str]) -> String {
         redacted(arguments.join("\0").as_bytes())

@@ -38,7 +38,7 @@ fn process(attribution: &Attribution) -> &Process {
 
 #[test]
 fn a_process_that_lives_is_certain_and_told_with_all_there_is() {
-    let witness = Witness::new().expect("a witness");
+    let witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = Command::new("sh")
         .args(["-c", "read line", "sh", "--password=s3cret"])
         .current_dir("/usr")
@@ -100,7 +100,7 @@ fn looked_until(
 
 #[test]
 fn an_ended_process_is_told_by_what_it_ran_last() {
-    let mut witness = Witness::new().expect("a witness");
+    let mut witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = waiting("cat", &[]);
     let actor = actor_of(&child);
     witness.ran(&actor, b"/usr/bin/cat", Origin::Image);
@@ -134,7 +134,7 @@ fn an_ended_process_is_told_by_what_it_ran_last() {
 
 #[test]
 fn a_number_that_is_another_process_by_now_tells_nothing_of_that_one() {
-    let witness = Witness::new().expect("a witness");
+    let witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut gone = waiting("cat", &[]);
     let descriptor = pidfd(&gone);
     drop(gone.stdin.take());
@@ -163,7 +163,7 @@ fn a_number_that_is_another_process_by_now_tells_nothing_of_that_one() {
 
 #[test]
 fn what_is_looked_at_late_says_so_and_nobody_is_nobody() {
-    let witness = Witness::new().expect("a witness");
+    let witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = waiting("cat", &[]);
     let late = witness.attribute(&actor_of(&child), Promptness::Late, |_| true);
     assert_eq!(late.confidence, Confidence::Late);
@@ -179,7 +179,7 @@ fn what_is_looked_at_late_says_so_and_nobody_is_nobody() {
 
 #[test]
 fn a_program_that_is_foreign_removed_or_only_in_memory_is_said_to_be() {
-    let witness = Witness::new().expect("a witness");
+    let witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let place = tempfile::tempdir_in("/var/tmp").expect("a place");
     let program = place.path().join("program (deleted)");
     fs::copy("/bin/cat", &program).expect("copy");
@@ -239,7 +239,7 @@ fn unproven(child: &Child, why: NoPidfd) -> Actor {
 
 #[test]
 fn a_process_that_is_known_by_its_number_alone_is_not_described() {
-    let mut witness = Witness::new().expect("a witness");
+    let mut witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = waiting("cat", &[]);
     for why in [NoPidfd::Refused, NoPidfd::NotAsked, NoPidfd::Gone] {
         let actor = unproven(&child, why);
@@ -263,7 +263,7 @@ fn a_process_that_is_known_by_its_number_alone_is_not_described() {
 
 #[test]
 fn a_process_whose_start_was_known_before_is_described_without_a_descriptor() {
-    let mut witness = Witness::new().expect("a witness");
+    let mut witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = waiting("cat", &[]);
     witness.ran(&actor_of(&child), b"/usr/bin/cat", Origin::Image);
     for (why, confidence) in [
@@ -283,7 +283,7 @@ fn a_process_whose_start_was_known_before_is_described_without_a_descriptor() {
 
 #[test]
 fn a_process_that_runs_another_program_than_it_last_started_is_late() {
-    let mut witness = Witness::new().expect("a witness");
+    let mut witness = Witness::new(CommandLine::Redacted).expect("a witness");
     let mut child = waiting("cat", &[]);
     let actor = actor_of(&child);
     let runs = |found: &Attribution| process(found).executable.clone().map(|one| one.path);

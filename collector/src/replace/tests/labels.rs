@@ -54,6 +54,7 @@ fn drift_of(number: u8) -> Drift {
     let path = drift::TreePath::new(path.as_bytes()).unwrap();
     let meaning = drift::class::classify(&path, &DriftKind::Added, Default::default(), None);
     Drift {
+        attribution: None,
         path,
         kind: DriftKind::Added,
         changed: Default::default(),

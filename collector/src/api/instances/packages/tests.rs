@@ -58,6 +58,7 @@ fn open(
 ) -> Opened {
     let changed = AttributeSet::of(changed);
     let drift = Drift {
+        attribution: None,
         path: path(at),
         kind,
         changed,

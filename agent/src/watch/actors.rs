@@ -1,0 +1,124 @@
+//! Actors of events in, who they are out: as one storm of events mostly has one of them, the last ones are remembered.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use drift::TreePath;
+use drift::attribution::Attribution;
+use driftmark_kernel::fanotify::{Actor, Mask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::attribution::{Promptness, Running, Witness};
+use crate::scan::{Look, Reach};
+
+/// What was done to a path since it was last looked at, and by whom.
+#[derive(Debug, Clone)]
+pub(super) struct Touch {
+    /// All of it.
+    pub(super) what: Mask,
+    /// Whoever did the last of it.
+    pub(super) by: Option<Arc<Attribution>>,
+}
+
+/// Processes that did something lately.
+#[derive(Debug, Default)]
+pub(super) struct Actors(HashMap<u32, Known>);
+
+#[derive(Debug)]
+struct Known {
+    pidfd: OwnedFd,
+    at: Duration,
+    who: Arc<Attribution>,
+}
+
+impl Actors {
+    /// Processes that write at the same time.
+    const MOST: usize = 64;
+    /// For so long a process is believed to be what it was: it may have become another program that lies where nothing is
+    /// watched.
+    const LASTS: Duration = Duration::from_millis(100);
+
+    /// Who an actor is.
+    pub(super) fn tell(
+        &mut self,
+        witness: &Witness,
+        actor: Actor,
+        now: Duration,
+        in_image: impl Fn(&Running) -> bool,
+    ) -> Arc<Attribution> {
+        if let Some(known) = self.0.get(&actor.pid)
+            && now.saturating_sub(known.at) < Actors::LASTS
+            && is_alive(&known.pidfd)
+        {
+            // As long as it lives nobody else has its number.
+            return Arc::clone(&known.who);
+        }
+        let who = Arc::new(witness.attribute(&actor, Promptness::AtOnce, in_image));
+        if let Ok(pidfd) = actor.pidfd {
+            if self.0.len() >= Actors::MOST {
+                self.0.clear();
+            }
+            let who = Arc::clone(&who);
+            self.0.insert(
+                actor.pid,
+                Known {
+                    pidfd,
+                    at: now,
+                    who,
+                },
+            );
+        }
+        who
+    }
+
+    /// A process has become another program.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.0.remove(&pid);
+    }
+}
+
+fn is_alive(pidfd: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(0))
+}
+
+/// What was done where, since it was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Touches(BTreeMap<TreePath, Touch>);
+
+impl Touches {
+    /// As many as [`super::settle::Settle`] remembers paths; of what comes then nobody is named.
+    const MOST: usize = super::settle::Settle::MOST;
+
+    pub(super) fn note(&mut self, path: &TreePath, what: Mask, by: &Arc<Attribution>) {
+        if let Some(touch) = self.0.get_mut(path) {
+            touch.what = touch.what.and(what);
+            touch.by = Some(Arc::clone(by));
+        } else if self.0.len() < Touches::MOST {
+            let by = Some(Arc::clone(by));
+            self.0.insert(path.clone(), Touch { what, by });
+        }
+    }
+
+    /// Takes what is about to be looked at.
+    pub(super) fn take(&mut self, looks: &[Look]) -> BTreeMap<TreePath, Touch> {
+        // In path order, and none within another: what lies below one comes right after it.
+        let mut taken = BTreeMap::new();
+        for look in looks {
+            let covered: Vec<TreePath> = self
+                .0
+                .range(&look.path..)
+                .map(|(path, _)| path)
+                .take_while(|path| match look.reach {
+                    Reach::Itself => **path == look.path,
+                    Reach::Below => path.is_within(&look.path),
+                })
+                .cloned()
+                .collect();
+            taken.extend(covered.iter().filter_map(|path| self.0.remove_entry(path)));
+        }
+        taken
+    }
+}

@@ -1,0 +1,355 @@
+//! A manifest in; from then on all that happens to what it holds is told, until the watch is dropped.
+
+mod events;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use drift::TreePath;
+use driftmark_kernel::{Mount, boot, mounts};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::actors::{Actors, Touch, Touches};
+use super::attribution::{CommandLine, Witness};
+use super::eyes::Eyes;
+use super::looking::{Gaze, Sighting};
+use super::settle::{Change, Settle};
+use crate::baseline::Baseline;
+use crate::log::Chain;
+use crate::scan::Look;
+use crate::scan::filesystems::Filesystems;
+use crate::scan::look::Linked;
+use crate::scan::mounts::{Cover, covers, table};
+
+/// What to watch.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Against what.
+    pub baseline: Arc<Baseline>,
+    /// The root of the tree on this host, spelled out.
+    pub root: PathBuf,
+    /// How much of command lines is told.
+    pub command_line: CommandLine,
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum Told {
+    /// All that happens from now on is seen, but for these limits, a sentence each. What happened before is not.
+    Watching {
+        /// What is seen less.
+        limits: Vec<String>,
+    },
+    /// What has become of paths that were changed.
+    Seen(Box<Sighting>),
+    /// Events were lost: between these moments, by time since boot, anything may have happened.
+    Blind {
+        /// When all was last seen.
+        from: Duration,
+        /// When it is seen again.
+        until: Duration,
+    },
+    /// Only a pass over the tree can tell what has changed.
+    InDoubt,
+    /// Nothing is watched, and this is why.
+    Ended(String),
+}
+
+/// A watch that goes on until it is dropped.
+#[derive(Debug)]
+pub struct LiveWatch {
+    over: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+}
+
+/// Whoever is told. Called by two threads.
+type Tell = Arc<dyn Fn(Told) + Send + Sync>;
+
+/// A reading that brought so many events is followed by a rest: whoever writes then gets further, and one waking does for
+/// many of them.
+const BUSY_EVENTS: usize = 32;
+const BUSY_REST: Duration = Duration::from_millis(5);
+/// Readings of one queue in a row, before what is due is looked at: 270 events each at most.
+const READS_IN_A_ROW: usize = 64;
+/// The mount table is read this often at most: where containers come and go it changes all the time.
+const MOUNTS_REST: Duration = Duration::from_secs(1);
+
+impl LiveWatch {
+    /// Begins. `tell` is called by threads of the watch, and keeps them waiting.
+    ///
+    /// # Errors
+    /// No thread, or no descriptor, is left.
+    pub fn start(order: Order, tell: impl Fn(Told) + Send + Sync + 'static) -> io::Result<Self> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let over = Arc::new(AtomicBool::new(false));
+        let tell: Tell = Arc::new(tell);
+        let watch = LiveWatch {
+            over: Arc::clone(&over),
+            wake: Arc::clone(&wake),
+        };
+        let thread = std::thread::Builder::new().name("watch".into());
+        thread.spawn(move || {
+            let around = Around {
+                order,
+                tell,
+                over,
+                wake,
+            };
+            loop {
+                match around.watch() {
+                    Ok(Ended::Remounted) => {}
+                    Ok(Ended::Told) => return,
+                    Err(reason) => return (around.tell)(Told::Ended(reason)),
+                }
+            }
+        })?;
+        Ok(watch)
+    }
+}
+
+impl Drop for LiveWatch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        awake(&self.wake);
+    }
+}
+
+fn awake(wake: &OwnedFd) {
+    // A counter that is full wakes as well.
+    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+}
+
+/// What both threads have.
+struct Around {
+    order: Order,
+    tell: Tell,
+    over: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+}
+
+/// Why a watch came to an end.
+enum Ended {
+    Told,
+    /// The image's file systems are mounted otherwise: it begins again.
+    Remounted,
+}
+
+/// Looks, and what was done there.
+type Job = (Vec<Look>, BTreeMap<TreePath, Touch>);
+
+/// The watch, while the image's file systems are mounted as they are.
+struct Live<'a> {
+    around: &'a Around,
+    filesystems: &'a Filesystems,
+    eyes: Eyes,
+    witness: Witness,
+    actors: Actors,
+    touches: Touches,
+    settle: Settle,
+    /// When the queues were last empty.
+    all_seen: Duration,
+    /// Something is marked that must not be ignored any more.
+    is_to_renew: bool,
+}
+
+impl Around {
+    fn watch(&self) -> Result<Ended, String> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: &dyn std::error::Error| format!("{what}: {}", Chain(error))
+        };
+        let Order { baseline, root, .. } = &self.order;
+        let root = crate::scan::filesystems::canonical(root)
+            .map_err(|error| failed("open the root")(&error))?;
+        let changes = mounts::watch().map_err(|error| failed("watch the mounts")(&error))?;
+        let wanted = &baseline.manifest.header().filesystems;
+        let mounted = table(&root).unwrap_or_default();
+        let filesystems = Filesystems::open(&root, wanted, &mounted)
+            .map_err(|error| failed("open the file systems")(&error))?;
+        let linked = Linked::read(baseline).map_err(|error| failed("read the manifest")(&error))?;
+        let command_line = self.order.command_line;
+        let witness =
+            Witness::new(command_line).map_err(|error| failed("look at the root")(&error))?;
+        let eyes = Eyes::open(&filesystems, &root, &mounted);
+        let limits = eyes.limits.clone();
+        if eyes.all.is_empty() {
+            return Err(limits.join("; "));
+        }
+        (self.tell)(Told::Watching { limits });
+        let mut live = Live {
+            around: self,
+            filesystems: &filesystems,
+            eyes,
+            witness,
+            actors: Actors::default(),
+            touches: Touches::default(),
+            settle: Settle::default(),
+            all_seen: now(),
+            is_to_renew: false,
+        };
+        let mut seen_mounts = Mounts {
+            changes,
+            root,
+            covers: None,
+            ids: filesystems.mounts().to_vec(),
+            next: now(),
+        };
+        seen_mounts.have_changed(self, &mounted);
+        let gaze = &Gaze {
+            baseline,
+            filesystems: &filesystems,
+            linked: &linked,
+            over: &self.over,
+        };
+        std::thread::scope(|scope| {
+            let (jobs, ordered) = sync_channel::<Job>(1);
+            let (done, again) = sync_channel::<Vec<TreePath>>(1);
+            let looking = std::thread::Builder::new().name("look".into());
+            looking
+                .spawn_scoped(scope, move || self.look(gaze, ordered, &done))
+                .map_err(|error| failed("start a thread")(&error))?;
+            Ok(live.until_over(&jobs, &again, &mut seen_mounts))
+        })
+    }
+
+    /// Takes the looks that are ordered, until nobody orders any more.
+    fn look(&self, gaze: &Gaze<'_>, jobs: Receiver<Job>, done: &SyncSender<Vec<TreePath>>) {
+        for (looks, touches) in jobs {
+            let Some((sighting, again)) = gaze.take(looks, &touches) else {
+                return;
+            };
+            (self.tell)(Told::Seen(Box::new(sighting)));
+            if done.send(again).is_err() {
+                return;
+            }
+            awake(&self.wake);
+        }
+    }
+}
+
+impl Live<'_> {
+    fn until_over(
+        &mut self,
+        jobs: &SyncSender<Job>,
+        again: &Receiver<Vec<TreePath>>,
+        mounts: &mut Mounts,
+    ) -> Ended {
+        let mut looks_now = false;
+        loop {
+            if self.around.over.load(Ordering::Relaxed) {
+                return Ended::Told;
+            }
+            let count = self.read();
+            if self.is_to_renew {
+                self.renew();
+            }
+            match again.try_recv() {
+                Ok(paths) => {
+                    looks_now = false;
+                    for path in paths {
+                        self.settle.changed(path, Change::Writing, now());
+                    }
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ended::Told,
+            }
+            if !looks_now {
+                let looks = self.settle.due(now());
+                if !looks.is_empty() {
+                    let touches = self.touches.take(&looks);
+                    looks_now = jobs.try_send((looks, touches)).is_ok();
+                }
+            }
+            let due = match looks_now {
+                true => None,
+                false => self.settle.next(),
+            };
+            if self.wait(count, due, mounts) && mounts.look(self.around) {
+                return Ended::Remounted;
+            }
+        }
+    }
+
+    /// Waits for something to do. Says whether mounts may have changed.
+    fn wait(&self, count: usize, due: Option<Duration>, mounts: &Mounts) -> bool {
+        let now = now();
+        let is_busy = count >= BUSY_EVENTS;
+        let looks_at_mounts = mounts.next <= now;
+        let mut until = due;
+        if is_busy {
+            until = Some(until.map_or(now + BUSY_REST, |due| due.min(now + BUSY_REST)));
+        }
+        if !looks_at_mounts {
+            until = Some(until.map_or(mounts.next, |due| due.min(mounts.next)));
+        }
+        let mut polled = vec![PollFd::new(&*self.around.wake, PollFlags::IN)];
+        if looks_at_mounts {
+            polled.push(PollFd::new(&mounts.changes, PollFlags::PRI));
+        }
+        if !is_busy {
+            let eyes = self.eyes.all.iter();
+            polled
+                .extend(eyes.map(|eye| PollFd::from_borrowed_fd(eye.watch.as_fd(), PollFlags::IN)));
+        }
+        let until = until.map(|until| {
+            let wait = until.saturating_sub(now);
+            Timespec {
+                tv_sec: wait.as_secs().cast_signed(),
+                tv_nsec: wait.subsec_nanos().into(),
+            }
+        });
+        // Interrupted, it merely looks around too early.
+        let _ = poll(&mut polled, until.as_ref());
+        let woken = |polled: &PollFd<'_>| !polled.revents().is_empty();
+        if polled.first().is_some_and(woken) {
+            let _ = rustix::io::read(&*self.around.wake, &mut [0; 8]);
+        }
+        looks_at_mounts && polled.get(1).is_some_and(woken)
+    }
+}
+
+/// What is mounted, as far as it matters here.
+struct Mounts {
+    changes: OwnedFd,
+    root: PathBuf,
+    covers: Option<Vec<Cover>>,
+    ids: Vec<u64>,
+    /// When they are next looked at.
+    next: Duration,
+}
+
+impl Mounts {
+    /// Looks at what is mounted. Says whether the image's own file systems are other ones now; what lies over the image is
+    /// left to a pass.
+    fn look(&mut self, around: &Around) -> bool {
+        self.next = now() + MOUNTS_REST;
+        let Ok(mounted) = table(&self.root) else {
+            (around.tell)(Told::InDoubt);
+            return false;
+        };
+        if self.have_changed(around, &mounted) {
+            (around.tell)(Told::InDoubt);
+        }
+        let wanted = &around.order.baseline.manifest.header().filesystems;
+        let opened = Filesystems::open(&self.root, wanted, &mounted);
+        opened.is_ok_and(|opened| opened.mounts() != self.ids)
+    }
+
+    fn have_changed(&mut self, around: &Around, mounted: &[Mount]) -> bool {
+        let wanted = &around.order.baseline.manifest.header().filesystems;
+        let covers = covers(mounted, &self.root, wanted);
+        let before = self.covers.replace(covers);
+        before.is_some() && before != self.covers
+    }
+}
+
+/// Since boot.
+fn now() -> Duration {
+    Duration::from_nanos(boot::boottime_ns())
+}

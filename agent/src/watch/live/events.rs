@@ -1,0 +1,242 @@
+//! Events as they are read in; changes of paths, and who made them, out.
+
+use std::sync::Arc;
+
+use drift::TreePath;
+use drift::attribution::{Attribution, Origin};
+use drift::entry::Kind;
+use driftmark_kernel::fanotify::{Buffer, Event, Mask, Place, Watch};
+
+use super::{Live, READS_IN_A_ROW, Told, now};
+use crate::scan::filesystems::below;
+use crate::watch::attribution::Running;
+use crate::watch::eyes::At;
+use crate::watch::settle::Change;
+
+/// A name was made, removed or became another.
+const NAMES: Mask = Mask::CREATE
+    .and(Mask::DELETE)
+    .and(Mask::RENAME)
+    .and(Mask::MOVED_FROM)
+    .and(Mask::MOVED_TO);
+/// What says nothing of a path that is held.
+const NOT_CHANGES: Mask = Mask::OPEN_EXEC.and(Mask::ON_DIRECTORY);
+
+impl Live<'_> {
+    /// Takes what is queued; how many events that were.
+    pub(super) fn read(&mut self) -> usize {
+        let mut buffer = Buffer::default();
+        let mut count = 0;
+        for eye in 0..self.eyes.all.len() {
+            let mut reads = 0;
+            while reads < READS_IN_A_ROW {
+                // For a moment it is nobody's, so that what is read can be looked up beside it.
+                let Ok(mut some) = self.read_once(eye, None, &mut buffer) else {
+                    self.doubt();
+                    break;
+                };
+                if some == 0 {
+                    break;
+                }
+                count += std::mem::take(&mut some);
+                reads += 1;
+            }
+        }
+        self.all_seen = now();
+        count
+    }
+
+    /// What an ignored directory was renamed to may be held: everything is marked anew, without what is ignored.
+    pub(super) fn renew(&mut self) {
+        self.is_to_renew = false;
+        let mut buffer = Buffer::default();
+        for (eye, before) in self.eyes.renew() {
+            while self
+                .read_once(eye, Some(&before), &mut buffer)
+                .is_ok_and(|some| some > 0)
+            {}
+        }
+    }
+
+    fn read_once(
+        &mut self,
+        eye: usize,
+        other: Option<&Watch>,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<usize> {
+        let mut count = 0;
+        let watch = other.unwrap_or(&self.eyes.all[eye].watch);
+        let Some(events) = watch.read(buffer)? else {
+            return Ok(0);
+        };
+        for event in events {
+            count += 1;
+            match event {
+                Ok(event) => self.take(eye, event),
+                Err(error) => {
+                    tracing::warn!(%error, "an event is not understood");
+                    self.doubt();
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn take(&mut self, eye: usize, event: Event<'_>) {
+        if event.is_overflow() {
+            let (from, until) = (self.all_seen, now());
+            return (self.around.tell)(Told::Blind { from, until });
+        }
+        if event.what.has(Mask::FS_ERROR) {
+            tracing::warn!(fault = ?event.fault, "a file system met an error");
+            self.doubt();
+        }
+        if event.what.has(Mask::OPEN_EXEC) {
+            self.ran(eye, &event);
+        }
+        if event.what.0 & !NOT_CHANGES.0 == 0 {
+            return;
+        }
+        let ends = [&event.from, &event.to];
+        let places: Vec<At> = match (&event.place, ends) {
+            (Some(place), [None, None]) => self.at(eye, place).into_iter().collect(),
+            (_, ends) => ends
+                .into_iter()
+                .flatten()
+                .filter_map(|place| self.at(eye, place))
+                .collect(),
+        };
+        if event.place.is_none() && event.from.is_none() && event.to.is_none() {
+            return self.nameless(eye, event);
+        }
+        let rules = self.around.order.baseline.manifest.rules();
+        let is_held = |at: &&At| !rules.below_volatile(&at.path);
+        if event.what.has_any(Mask::RENAME.and(Mask::MOVED_TO))
+            && event.what.has(Mask::ON_DIRECTORY)
+            && places.iter().any(|at| is_held(&at))
+        {
+            self.is_to_renew = true;
+        }
+        for at in places.iter().filter(|at| !is_held(at)) {
+            let parent = at.path.parent().unwrap_or_default();
+            let is_name = event.place.as_ref().is_none_or(|place| place.name != b".");
+            if is_name && !event.what.has_any(Mask::RENAME) && !rules.descend(&parent) {
+                self.eyes.all[eye].ignore(&at.directory);
+            }
+        }
+        let change = change_of(event.what);
+        let what = event.what;
+        let held: Vec<TreePath> = places
+            .into_iter()
+            .filter(|at| is_held(&at))
+            .map(|at| at.path)
+            .collect();
+        if held.is_empty() {
+            return;
+        }
+        let by = self.actor(event);
+        for path in held {
+            self.changed(path, change, what, &by);
+        }
+    }
+
+    /// Of an inode, and of no name: its number of names is another one, or it was changed through a name that is gone.
+    fn nameless(&mut self, eye: usize, event: Event<'_>) {
+        let found = match &event.object {
+            Some(object) => self.eyes.all[eye].find(object),
+            None => return,
+        };
+        match found {
+            Ok(None) => {}
+            Ok(Some((stat, path))) if stat.nlink == 1 => {
+                let is_volatile = self
+                    .around
+                    .order
+                    .baseline
+                    .manifest
+                    .rules()
+                    .below_volatile(&path);
+                if !is_volatile && !self.eyes.is_beneath_another(eye, &path) {
+                    let (what, by) = (event.what, self.actor(event));
+                    self.changed(path, Change::Done, what, &by);
+                }
+            }
+            // Which names it has, only a pass can tell.
+            Ok(Some(_)) | Err(_) => self.doubt(),
+        }
+    }
+
+    fn changed(&mut self, path: TreePath, change: Change, what: Mask, by: &Arc<Attribution>) {
+        self.touches.note(&path, what, by);
+        self.settle.changed(path, change, now());
+    }
+
+    fn doubt(&self) {
+        (self.around.tell)(Told::InDoubt);
+    }
+
+    /// Where a name lies now; none where it is not the image's.
+    fn at(&self, eye: usize, place: &Place<'_>) -> Option<At> {
+        match self.eyes.all[eye].locate(place) {
+            Ok(found) => found.filter(|at| !self.eyes.is_beneath_another(eye, &at.path)),
+            Err(error) => {
+                tracing::debug!(%error, "where an event happened cannot be told");
+                self.doubt();
+                None
+            }
+        }
+    }
+
+    fn actor(&mut self, event: Event<'_>) -> Arc<Attribution> {
+        let (around, filesystems) = (self.around, self.filesystems);
+        let in_image = |running: &Running| {
+            let path = running.path();
+            let root = around.order.root.as_os_str().as_encoded_bytes();
+            let root = root.strip_suffix(b"/").unwrap_or(root);
+            let path = path.strip_prefix(root).map(TreePath::new);
+            let Some(Ok(path)) = path else { return false };
+            let found = filesystems.look_up(&path).ok().map(|stat| {
+                let (major, minor) = stat.dev;
+                (rustix::fs::makedev(major, minor), stat.ino)
+            });
+            found.is_some() && found == running.file() && is_program(around, &path)
+        };
+        self.actors
+            .tell(&self.witness, event.actor, now(), in_image)
+    }
+
+    /// A process is about to become a program.
+    fn ran(&mut self, eye: usize, event: &Event<'_>) {
+        self.actors.forget(event.actor.pid);
+        let Some(at) = event.place.as_ref().and_then(|place| self.at(eye, place)) else {
+            return;
+        };
+        let origin = match is_program(self.around, &at.path) {
+            true => Origin::Image,
+            false => Origin::Foreign,
+        };
+        let path = below(&self.around.order.root, &at.path);
+        let path = path.as_os_str().as_encoded_bytes();
+        self.witness.ran(&event.actor, path, origin);
+    }
+}
+
+/// Whether the image has a file at this path.
+fn is_program(around: &super::Around, path: &TreePath) -> bool {
+    let entry = around.order.baseline.manifest.lookup(path);
+    matches!(entry, Ok(Some(entry)) if entry.node.kind() == Kind::File)
+}
+
+/// What an event makes of a name.
+fn change_of(what: Mask) -> Change {
+    if what.has(Mask::ON_DIRECTORY) && what.has_any(NAMES) {
+        // It comes, or goes, with all that is in it.
+        return Change::Below;
+    }
+    let is_written = what.has(Mask::MODIFY) && !what.has(Mask::CLOSE_WRITE);
+    if is_written && !what.has_any(NAMES) {
+        Change::Writing
+    } else {
+        Change::Done
+    }
+}

@@ -1,0 +1,227 @@
+//! Whatever is done to a tree, the watch tells what a scan would tell, and who did it.
+
+use std::path::Path;
+
+use drift::attribution::{Confidence, Origin};
+use drift::finding::{Drift, DriftKind};
+
+use crate::place::{KINDS, mounted, with_own_mounts};
+use crate::world::World;
+
+const TREE: &str = "
+mkdir -p bin etc lib opt/full/below var/log var/lib/held run ../outside/tree/below
+cp /bin/true bin/true; echo conf > etc/conf; echo other > etc/other; echo back > etc/back
+seq 20000 > lib/library; ln -s library lib/link
+echo group > lib/hard-a; ln lib/hard-a lib/hard-b; ln lib/hard-a opt/hard-c
+echo outside > lib/outside; ln lib/outside ../outside/name
+echo a > opt/full/a; echo b > opt/full/below/b; echo log > var/log/log; echo held > var/lib/held/file
+echo in > ../outside/tree/file; echo in > ../outside/tree/below/file
+";
+const RULES: &str = r#"
+[[rule]]
+type = "volatile"
+path = "/var/log"
+reason = "logs"
+"#;
+
+/// What is done, where it is seen, and by which program; a program that is empty is the shell itself.
+struct Mutation {
+    script: &'static str,
+    at: &'static str,
+    by: &'static str,
+}
+
+const fn mutation(script: &'static str, at: &'static str, by: &'static str) -> Mutation {
+    Mutation { script, at, by }
+}
+
+const MUTATIONS: [Mutation; 30] = [
+    mutation("echo changed > etc/conf", "etc/conf", ""),
+    mutation("echo more >> etc/conf", "etc/conf", ""),
+    mutation("echo conf > etc/conf", "etc/conf", ""),
+    mutation("chmod 4755 bin/true", "bin/true", "chmod"),
+    mutation("chown 1:1 etc/other", "etc/other", "chown"),
+    mutation("touch -d 2001-01-01 etc/other", "etc/other", "touch"),
+    mutation("truncate -s 10 lib/library", "lib/library", "truncate"),
+    mutation("cp /bin/true bin/added", "bin/added", "cp"),
+    mutation("rm etc/back", "etc/back", "rm"),
+    mutation("echo back > etc/back", "etc/back", ""),
+    mutation("mv etc/conf etc/moved", "etc/moved", "mv"),
+    mutation(
+        "echo new > etc/.new; mv etc/.new etc/conf",
+        "etc/conf",
+        "mv",
+    ),
+    mutation("ln -sf other lib/link", "lib/link", "ln"),
+    mutation("mkfifo etc/pipe", "etc/pipe", "mkfifo"),
+    mutation("mknod etc/null c 1 3", "etc/null", "mknod"),
+    mutation(
+        "mkdir -p opt/new/in/it; echo x > opt/new/in/it/file",
+        "opt/new/in/it/file",
+        "",
+    ),
+    mutation("mv opt/full opt/elsewhere", "opt/elsewhere", "mv"),
+    mutation("mv opt/elsewhere opt/full", "opt/full", "mv"),
+    mutation("mv ../outside/tree opt/tree", "opt/tree/below/file", "mv"),
+    mutation("echo x > opt/tree/below/file", "opt/tree/below/file", ""),
+    mutation("mv opt/tree ../outside/tree", "opt/tree", "mv"),
+    mutation("mv opt/full ../outside/full", "opt/full", "mv"),
+    mutation("rm -r opt/new", "opt/new", "rm"),
+    mutation("rm etc/moved; ln -s /etc etc/moved", "etc/moved", "ln"),
+    mutation("chmod 700 var/lib", "var/lib", "chmod"),
+    mutation(
+        "mv var/lib/held/file var/log/file",
+        "var/lib/held/file",
+        "mv",
+    ),
+    mutation("mkdir var/log/deep; echo y > var/log/deep/y", "", ""),
+    mutation("mv var/log/deep etc/deep", "etc/deep", "mv"),
+    mutation("echo z > etc/deep/z", "etc/deep/z", ""),
+    mutation(
+        "dd if=/dev/zero of=data bs=1M count=9 status=none",
+        "data",
+        "dd",
+    ),
+];
+
+#[test]
+fn each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it() {
+    let name = "mutations::each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it";
+    with_own_mounts(name, || {
+        for kind in KINDS {
+            let home = tempfile::tempdir_in("/var/tmp").unwrap();
+            let Some(top) = mounted(kind, home.path()) else {
+                continue;
+            };
+            let mut world = World::new(home.path(), &top, TREE, RULES);
+            for Mutation { script, at, by } in MUTATIONS {
+                let story = format!("{kind}: {script}");
+                world.actors.clear();
+                let doubts = world.doubts;
+                world.sh(script);
+                world.comes_to_what_a_scan_says(&story);
+                assert_eq!(world.doubts, doubts, "{story}: a pass was needed");
+                if !at.is_empty() {
+                    by_whom(&mut world, &story, at, by);
+                }
+            }
+        }
+    });
+}
+
+/// Nothing else is told of a mutation that is none (a time that was set), so its actor may still be on the way.
+fn by_whom(world: &mut World, story: &str, at: &str, by: &str) {
+    world.until(story, |world| world.actor(at).is_some());
+    let process = world.actor(at).unwrap();
+    let program = match by {
+        "" => Path::new("/bin/sh").canonicalize().unwrap(),
+        by => Path::new("/usr/bin").join(by).canonicalize().unwrap(),
+    };
+    let executable = process.executable.as_ref();
+    // A program that ended before it was looked at is known by what it was seen to start, which lies on another file
+    // system here.
+    if let Some(executable) = executable {
+        assert_eq!(Path::new(&executable.path), program, "{story}");
+        assert_eq!(executable.origin, Origin::Foreign, "{story}");
+    }
+}
+
+#[test]
+fn a_process_that_lives_is_told_with_all_that_is_known_of_it() {
+    let name = "mutations::a_process_that_lives_is_told_with_all_that_is_known_of_it";
+    with_own_mounts(name, || {
+        let home = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some(top) = mounted("ext4", home.path()) else {
+            return;
+        };
+        let mut world = World::new(home.path(), &top, TREE, "");
+        let conf = world.root.join("etc/conf");
+        std::fs::write(conf, "by the test itself").unwrap();
+        world.comes_to_what_a_scan_says("a write of a process that lives");
+        let told = world.actors.get(&"etc/conf".parse_path()).unwrap();
+        assert_eq!(told.confidence, Confidence::Certain, "{told:?}");
+        let process = told.process.as_ref().unwrap();
+        assert_eq!(process.pid, std::process::id());
+        let own = std::env::current_exe().unwrap();
+        let executable = process.executable.as_ref().unwrap();
+        assert_eq!(Path::new(&executable.path), own);
+        assert!(process.command_line.is_some() && !process.ancestors.is_empty());
+    });
+}
+
+#[test]
+fn all_names_of_an_inode_are_told_and_what_only_a_pass_can_tell_is_in_doubt() {
+    let name =
+        "mutations::all_names_of_an_inode_are_told_and_what_only_a_pass_can_tell_is_in_doubt";
+    with_own_mounts(name, || {
+        for kind in ["ext4", "tmpfs"] {
+            let home = tempfile::tempdir_in("/var/tmp").unwrap();
+            let Some(top) = mounted(kind, home.path()) else {
+                continue;
+            };
+            let mut world = World::new(home.path(), &top, TREE, RULES);
+            world.sh("echo more >> lib/hard-b");
+            world.comes_to_what_a_scan_says("a write through one name of three");
+            assert_eq!(world.doubts, 0, "{kind}");
+            let names = ["lib/hard-a", "lib/hard-b", "opt/hard-c"];
+            for name in names {
+                assert!(
+                    world.open.contains_key(&name.parse_path()),
+                    "{kind}: {name}"
+                );
+                assert!(world.actor(name).is_some(), "{kind}: {name}");
+            }
+            world.sh("echo more >> ../outside/name; ln etc/other etc/linked; rm lib/hard-a");
+            world.comes_to_what_a_scan_says("names made and removed");
+            world.sh("rm etc/linked");
+            world.comes_to_what_a_scan_says("a second name removed");
+            assert!(world.doubts > 0, "{kind}");
+        }
+    });
+}
+
+#[test]
+fn what_is_over_before_it_is_looked_at_is_a_moment() {
+    let name = "mutations::what_is_over_before_it_is_looked_at_is_a_moment";
+    with_own_mounts(name, || {
+        let home = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some(top) = mounted("tmpfs", home.path()) else {
+            return;
+        };
+        let mut world = World::new(home.path(), &top, TREE, RULES);
+        let of = |passed: &[Drift], path: &str, kind: &DriftKind| {
+            let is_it = |drift: &Drift| drift.path == path.parse_path() && drift.kind == *kind;
+            passed.iter().any(is_it)
+        };
+        let over = |world: &World| {
+            of(&world.passed, "etc/conf", &DriftKind::Changed)
+                && of(&world.passed, "etc/lock", &DriftKind::Added)
+        };
+        // A look may come in between, and then it was drift and is no more.
+        for _ in 0..200 {
+            let (conf, lock) = (world.root.join("etc/conf"), world.root.join("etc/lock"));
+            std::fs::write(&conf, "x").unwrap();
+            std::fs::write(&conf, "conf\n").unwrap();
+            std::fs::write(&lock, "").unwrap();
+            std::fs::remove_file(&lock).unwrap();
+            world.comes_to_what_a_scan_says("put back");
+            if over(&world) {
+                break;
+            }
+        }
+        assert!(over(&world), "{:#?}", world.passed);
+        std::fs::write(world.root.join("var/log/log"), "x").unwrap();
+        world.comes_to_what_a_scan_says("a log");
+        assert!(!of(&world.passed, "var/log/log", &DriftKind::Changed));
+    });
+}
+
+pub(crate) trait ParsePath {
+    fn parse_path(&self) -> drift::TreePath;
+}
+
+impl ParsePath for str {
+    fn parse_path(&self) -> drift::TreePath {
+        drift::TreePath::new(self.as_bytes()).unwrap()
+    }
+}
