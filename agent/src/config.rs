@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use crate::log::Chain;
 
-pub use checked::{Config, Image, ProbeMode, Schedule};
+pub use checked::{Config, Image, ProbeMode, Schedule, Watches};
 pub use merged::{CREDENTIAL, DIRECTORIES, Merged, merge_directories, read_file};
 pub use written::{Level, Listen, Pace, Written};
 

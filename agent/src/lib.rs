@@ -10,7 +10,7 @@
 //! - [`learn`]: what first boots changed → the tightest rules that allow it.
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
-//! - [`watch`]: events to who did it, and to what has to be looked at again. Not yet part of [`run`].
+//! - [`watch`]: what happens between scans: events to who did it, and to what has become of just these paths.
 //! - [`confine`]: no more rights than the work needs.
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember; `der`: what
 //!   `identity` and `client` read and write of certificates.

@@ -6,6 +6,7 @@
 //! - [`daemon`]: the loop, and what happens in it.
 //! - [`link`]: the collector: who we are to it, and when to try again.
 //! - [`scanner`]: the thread that scans.
+//! - [`sight`]: what is seen between scans.
 //! - [`first_boot`]: when what may change once may no longer change.
 //! - [`state`]: where the agent keeps what must outlive it, whatever the disk is like.
 //! - [`waiting`]: where an agent that is not enrolled waits for its token and its configuration.
@@ -16,6 +17,7 @@ mod daemon;
 mod first_boot;
 mod link;
 mod scanner;
+mod sight;
 mod state;
 mod waiting;
 mod watch;

@@ -20,25 +20,29 @@ mod course;
 mod coverage;
 mod generation;
 mod health;
+mod looked;
 mod set;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drift::TreePath;
+use drift::attribution::Attribution;
 use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{
-    AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Moment, Phase, Report, RunId,
-    Verdict,
+    AgentBuild, ExecutingOrder, HeldPrefix, HeldValue, ImageRef, Phase, Report, RunId, Verdict,
 };
 
 use crate::clock::Now;
 use crate::config::{ProbeMode, Schedule};
 use crate::scan::Pass;
+use crate::watch::Sighting;
 use course::Courses;
 
 pub use health::Health;
+use looked::Watching;
 pub use set::MAX_OPEN_DRIFTS;
 
 /// What a sentinel is told once.
@@ -71,6 +75,21 @@ pub enum Event {
     ScanFailed(Pass, String),
     /// Something happened and was over before it could be held.
     Happened(Box<Drift>),
+    /// The watch has begun, and sees this less, a sentence each.
+    Watching(Vec<String>),
+    /// The watch found what has become of paths that were changed.
+    Seen(Box<Sighting>),
+    /// The watch lost events between these moments, by time since boot.
+    Blind {
+        /// When all was last seen.
+        from: Duration,
+        /// When it is seen again.
+        until: Duration,
+    },
+    /// Only a pass over the tree can tell what the watch saw.
+    InDoubt,
+    /// Nothing is watched any more, and this is why.
+    WatchEnded(String),
     /// The collector has this report of this run.
     Acknowledged(Verdict),
     /// The collector has a report of an earlier run, and this is what it makes of us.
@@ -131,6 +150,13 @@ pub struct Sentinel {
     unverifiable: Option<String>,
     open: BTreeMap<DriftId, Drift>,
     packages: BTreeMap<TreePath, HostPackage>,
+    /// The same by path, once that was asked for since the last pass.
+    places: Option<BTreeSet<(TreePath, DriftId)>>,
+    /// Who did what is open, as far as that was seen.
+    actors: BTreeMap<TreePath, Arc<Attribution>>,
+    watch: Watching,
+    /// Moments that are to be told.
+    untold: Vec<Drift>,
     overflowed: bool,
     held: Option<BTreeMap<TreePath, HeldValue>>,
     coverage: Coverage,
@@ -180,6 +206,10 @@ impl Sentinel {
             unverifiable: None,
             open: BTreeMap::new(),
             packages: BTreeMap::new(),
+            places: None,
+            actors: BTreeMap::new(),
+            watch: Watching::default(),
+            untold: Vec::new(),
             overflowed: false,
             held: None,
             coverage: Coverage::default(),
@@ -211,7 +241,15 @@ impl Sentinel {
             Event::BaselineRefused(reason) => self.baseline_refused(reason, now, act),
             Event::ScanFinished(outcome) => self.scan_finished(*outcome, now, act),
             Event::ScanFailed(pass, reason) => self.courses.of(pass).fail(reason, now.uptime),
-            Event::Happened(drift) => self.happened(*drift, now, act),
+            Event::Happened(drift) => {
+                self.untold.push(*drift);
+                self.tell_moments(now, act);
+            }
+            Event::Watching(limits) => self.watching(limits, now),
+            Event::Seen(seen) => self.seen(&seen, now, act),
+            Event::Blind { from, until } => self.blind(from, until, now),
+            Event::InDoubt => self.reconcile(now),
+            Event::WatchEnded(reason) => self.watch_ended(reason),
             Event::Acknowledged(verdict) => {
                 self.listen(&verdict, now);
                 let asked = verdict.resend_all && verdict.acknowledged >= self.whole_sequence;
@@ -280,8 +318,12 @@ impl Sentinel {
     }
 
     fn scan_finished(&mut self, outcome: Outcome, now: Now, act: &mut dyn FnMut(Action)) {
-        self.record_pass(&outcome, now);
-        let news = self.take_over(outcome);
+        let pass = outcome.pass;
+        let began = self.record_pass(&outcome, now);
+        let news = self.take_over(outcome, began);
+        if pass != Pass::Disk {
+            self.reconciled(began);
+        }
         if self.whole == Whole::AtFirstScan {
             if self.courses.full.ended.is_none() {
                 return;
@@ -296,18 +338,6 @@ impl Sentinel {
         } else if !news.is_empty() && !self.whole_is_wanted() {
             self.tell_change(news, now, act);
         }
-    }
-
-    fn happened(&mut self, drift: Drift, now: Now, act: &mut dyn FnMut(Action)) {
-        self.moments += 1;
-        let moment = Moment {
-            number: self.moments,
-            drift,
-            agent_clock_milliseconds: now.clock_milliseconds,
-        };
-        let mut report = self.report(now);
-        report.moments.push(moment);
-        act(Action::Keep(Box::new(report)));
     }
 
     fn listen(&mut self, verdict: &Verdict, now: Now) {

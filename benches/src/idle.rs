@@ -52,6 +52,21 @@ impl Daemon {
     /// # Errors
     /// It does not start.
     pub fn start(agent: &Agent, name: &str, scan: &str) -> Result<Self> {
+        let log = agent.at(&format!("{name}.log"));
+        let out = fs::File::create(&log).context("create the daemon's log")?;
+        Self::start_telling(agent, name, scan, out)
+    }
+
+    /// The same, with its log going there.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_telling(
+        agent: &Agent,
+        name: &str,
+        scan: &str,
+        out: impl Into<Stdio>,
+    ) -> Result<Self> {
         let at = |what: &str| agent.at(&format!("{name}{what}"));
         let (config, socket, log) = (at(".toml"), at(".sock"), at(".log"));
         let text = format!(
@@ -64,12 +79,11 @@ impl Daemon {
             agent.at("no-token"),
         );
         fs::write(&config, text).context("write the daemon's configuration")?;
-        let out = fs::File::create(&log).context("create the daemon's log")?;
         let mut daemon = Command::new(agent.program());
         daemon.arg("run").arg("--config").arg(&config);
         daemon
             .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
+            .stdout(Stdio::null())
             .stderr(out);
         let child = daemon.spawn().context("start the daemon")?;
         Ok(Daemon { child, socket, log })

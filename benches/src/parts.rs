@@ -3,6 +3,7 @@
 mod cold_check;
 mod felt;
 mod growth;
+mod latency;
 mod memory;
 mod warm;
 
@@ -22,7 +23,7 @@ pub struct Part {
 }
 
 /// All of them, in the order in which they are shown.
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 7] = [
     Part {
         word: "warm",
         title: "Everything in the page cache",
@@ -52,5 +53,10 @@ pub const PARTS: [Part; 6] = [
         word: "growth",
         title: "Growth",
         measure: growth::measure,
+    },
+    Part {
+        word: "latency",
+        title: "How soon a change is known",
+        measure: latency::measure,
     },
 ];

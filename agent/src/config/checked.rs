@@ -7,6 +7,7 @@ use super::interval::Every;
 use super::written::{ImageFiles, Level, Listen, Mode, Pace, Written};
 use super::{ConfigError, Surroundings};
 use crate::scan::Pass;
+use crate::watch::attribution::CommandLine;
 
 /// What the daemon runs by.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,10 @@ pub struct Config {
     pub threads: Option<usize>,
     /// How long after multi-user what may change once may still change.
     pub first_boot_window: Duration,
+    /// What is seen between scans.
+    pub watches: Watches,
+    /// How much of command lines is told.
+    pub command_line: CommandLine,
     /// Where the health probe listens.
     pub probe_listen: Listen,
     /// What makes the health probe unhealthy.
@@ -86,6 +91,15 @@ impl Schedule {
     }
 }
 
+/// What is seen between scans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watches {
+    /// Every change, as it happens.
+    Everything,
+    /// Nothing.
+    Nothing,
+}
+
 /// What makes the health probe unhealthy.
 pub use super::written::Mode as ProbeMode;
 
@@ -117,6 +131,7 @@ impl Config {
         let enroll = written.enroll.unwrap_or_default();
         let scan = written.scan.unwrap_or_default();
         let probe = written.probe.unwrap_or_default();
+        let attribution = written.attribution.unwrap_or_default();
         let places = |written: Option<PathBuf>, credential: &str, file: &str| match written {
             Some(written) => vec![written],
             None => surroundings
@@ -156,6 +171,11 @@ impl Config {
             first_boot_window: scan
                 .first_boot_window
                 .map_or(Duration::from_secs(600), |interval| interval.0),
+            watches: match written.watch.unwrap_or_default().enabled {
+                Some(false) => Watches::Nothing,
+                None | Some(true) => Watches::Everything,
+            },
+            command_line: attribution.command_line.unwrap_or_default(),
             probe_listen: probe
                 .listen
                 .unwrap_or(Listen::At(([127, 0, 0, 1], 8445).into())),
@@ -338,6 +358,18 @@ impl Config {
             (
                 "scan.first-boot-window",
                 format!("{:?}", self.first_boot_window),
+            ),
+            (
+                "watch.enabled",
+                (self.watches == Watches::Everything).to_string(),
+            ),
+            (
+                "attribution.command-line",
+                match self.command_line {
+                    CommandLine::Full => "full".into(),
+                    CommandLine::Redacted => "redacted".into(),
+                    CommandLine::None => "none".into(),
+                },
             ),
             (
                 "probe.listen",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::interval::{Every, Interval};
+use crate::watch::attribution::CommandLine;
 
 /// A section in which every key may be missing, and the later of two files wins key by key.
 macro_rules! section {
@@ -91,10 +92,21 @@ plain!(
     Mode,
     Pace,
     Level,
+    CommandLine,
+    bool,
     u64,
     u32
 );
-nested!(Collector, Enroll, ImageFiles, Scan, Probe, SpoolLimits);
+nested!(
+    Collector,
+    Enroll,
+    ImageFiles,
+    Scan,
+    Watch,
+    Told,
+    Probe,
+    SpoolLimits
+);
 
 section! {
     /// One configuration file.
@@ -109,6 +121,10 @@ section! {
         root: PathBuf = "/",
         /// `[scan]`: how often, and how hard.
         scan: Scan => Scan,
+        /// `[watch]`: what is seen between scans.
+        watch: Watch => Watch,
+        /// `[attribution]`: what is told of who changed something.
+        attribution: Told => Told,
         /// `[probe]`: the health probe for autoscalers.
         probe: Probe => Probe,
         /// `[spool]`: where reports wait for the collector.
@@ -181,6 +197,24 @@ section! {
         threads: u32 = 2,
         /// `first-boot-window`: how long after multi-user what may change once may still change. Default `10m`.
         first_boot_window: Interval = "10m",
+    }
+}
+
+section! {
+    /// `[watch]`.
+    Watch {
+        /// `enabled`: whether changes are seen as they happen, with who makes them. Default `true`; with `false` only scans
+        /// find drift, and the coverage says so.
+        enabled: bool = true,
+    }
+}
+
+section! {
+    /// `[attribution]`.
+    Told {
+        /// `command-line`: how much of a process's command line leaves this machine: `full`, `redacted` (values after
+        /// password, token, secret and key options are `***`) or `none`. Default `redacted`.
+        command_line: CommandLine = "redacted",
     }
 }
 

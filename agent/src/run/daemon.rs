@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
+use super::sight::{self, Sight};
 use super::state::{MAX_VOLATILE_SPOOL_BYTES, StateDirectory};
 use super::waiting::Waiting;
 use super::{Ended, RunError, Sources, boot_id};
@@ -25,6 +26,7 @@ use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
 use crate::spool::{Dropped, Kind, Name, Spool};
 use crate::status::Status;
 use crate::supervise::Supervisor;
+use crate::watch::Told;
 use crate::{probe, status};
 use exchange::Done;
 
@@ -42,7 +44,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
-    let (mut daemon, mut said) = Daemon::start(config)?;
+    let (mut daemon, mut said, mut told) = Daemon::start(config)?;
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
     let (changed, mut changes) = mpsc::channel(1);
@@ -63,6 +65,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
         tokio::select! {
             _ = ticks.tick() => daemon.tick(),
             saying = said.recv() => daemon.hear(saying.ok_or(RunError::Scanner)?),
+            Some(told) = told.recv() => daemon.step(sight::event(told), Now::read()),
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(SETTLE).await;
@@ -91,6 +94,9 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     Ok(Ended::Told)
 }
 
+/// What begins with it, and what it hears from.
+type Started = (Daemon, mpsc::Receiver<Said>, mpsc::Receiver<Told>);
+
 struct Daemon {
     config: Config,
     run: RunId,
@@ -107,6 +113,7 @@ struct Daemon {
     /// The heartbeat that waits, if nothing in the spool does.
     mention: Option<(Name, Vec<u8>)>,
     scanner: Scanner,
+    sight: Sight,
     first_boot: FirstBoot,
     health: watch::Sender<Health>,
     supervisor: Supervisor,
@@ -123,7 +130,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<(Self, mpsc::Receiver<Said>), RunError> {
+    fn start(config: Config) -> Result<Started, RunError> {
         let now = Now::read();
         let mut state = StateDirectory::open(&config.state_directory, &config.status_socket)?;
         let (run, previous_run) = state.begin_run()?;
@@ -155,6 +162,7 @@ impl Daemon {
             );
         }
         let (scanner, said) = Scanner::start(&config, state.path()).map_err(RunError::Runtime)?;
+        let (sight, told) = Sight::new(&config);
         let setup = Setup {
             run,
             previous_run,
@@ -175,6 +183,7 @@ impl Daemon {
             spool,
             mention: None,
             scanner,
+            sight,
             first_boot: FirstBoot::open(state.path(), config.first_boot_window, now.uptime),
             state,
             disk_tried: now.uptime,
@@ -193,7 +202,7 @@ impl Daemon {
             clock,
             config,
         };
-        Ok((daemon, said))
+        Ok((daemon, said, told))
     }
 
     /// Starts the probe and the status socket. An agent that cannot have them still verifies and reports.
@@ -329,7 +338,11 @@ impl Daemon {
     fn hear(&mut self, said: Said) {
         let now = Now::read();
         match said {
-            Said::Opened { image, build_time } => {
+            Said::Opened {
+                baseline,
+                image,
+                build_time,
+            } => {
                 self.knows_image = true;
                 self.build_time = build_time;
                 self.clock.not_before(build_time.unwrap_or(0));
@@ -340,9 +353,13 @@ impl Daemon {
                     "the manifest verified"
                 );
                 self.step(Event::BaselineOpened(image), now);
+                if let Some(event) = self.sight.watch(baseline) {
+                    self.step(event, now);
+                }
             }
             Said::Refused(reason) => {
                 self.knows_image = true;
+                self.sight.rest();
                 self.scanner.rests(Pass::Full);
                 if self.sentinel.unverifiable() != Some(&reason) {
                     tracing::error!(reason, "this instance cannot be verified");
@@ -427,7 +444,7 @@ fn build() -> AgentBuild {
     AgentBuild {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         minor: 0,
-        features: ["held-values", "moments", "parts"]
+        features: ["attribution", "held-values", "moments", "parts"]
             .map(str::to_owned)
             .into(),
     }

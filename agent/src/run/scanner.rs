@@ -11,7 +11,7 @@ use std::time::Duration;
 use drift::report::ImageRef;
 use tokio::sync::mpsc;
 
-use crate::baseline::BaselinePaths;
+use crate::baseline::{Baseline, BaselinePaths};
 use crate::config::{Config, Pace};
 use crate::held::HeldCache;
 use crate::log::Chain;
@@ -24,6 +24,7 @@ use work::{Known, Work};
 pub(super) enum Said {
     /// The manifest verified.
     Opened {
+        baseline: Arc<Baseline>,
         image: ImageRef,
         build_time: Option<i64>,
     },

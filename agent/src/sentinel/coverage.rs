@@ -64,8 +64,11 @@ impl Sentinel {
         let swept = coverage.disk.as_ref().and_then(ScanRecord::cached_limit);
         let swept = swept.filter(|limit| !coverage.limits.contains(limit));
         let all = failures.into_iter().flatten().chain(overflow).chain(own);
-        coverage.limits.extend(all.chain(swept).chain(late));
-        coverage.noted()
+        let all = all.chain(swept).chain(late).chain(self.watch_limits());
+        coverage.limits.extend(all);
+        let mut coverage = coverage.noted();
+        coverage.notes.extend(self.watch_note());
+        coverage
     }
 
     /// What limits the whole instance besides the scans, from now on; the next report says so.
@@ -73,14 +76,22 @@ impl Sentinel {
         self.limit = limit;
     }
 
-    pub(super) fn record_pass(&mut self, outcome: &Outcome, now: Now) {
+    /// Gives when the pass began.
+    pub(super) fn record_pass(&mut self, outcome: &Outcome, now: Now) -> Duration {
         let coverage = outcome.coverage.clone();
         let before = std::mem::replace(&mut self.coverage, coverage);
         let latest = &mut self.coverage;
         latest.seen = latest.seen.take().or(before.seen);
         latest.quick = latest.quick.take().or(before.quick);
         latest.disk = latest.disk.take().or(before.disk);
-        self.courses.of(outcome.pass).end(now.uptime);
+        let course = self.courses.of(outcome.pass);
+        course.end(now.uptime);
+        course.ended.map_or(now.uptime, |span| span.began)
+    }
+
+    /// Whether a pass over what processes see is going on.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.courses.full.goes_on() || self.courses.quick.goes_on()
     }
 
     /// Whether a pass is to begin. Each goes on beside whatever other: a full one and a sweep take their time, and a quick
@@ -119,7 +130,9 @@ impl Sentinel {
         let ended = quick
             .ended_for(uptime)
             .map_or(full, |quick| quick.min(full));
-        let is_late = quick.failure.is_some() || ended >= self.setup.schedule.quick;
+        let is_late = quick.failure.is_some()
+            || ended >= self.setup.schedule.quick
+            || self.reconcile_is_due(ended);
         is_late && self.unverifiable.is_none()
     }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use drift::TreePath;
+use drift::attribution::Attribution;
 use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
@@ -67,9 +69,11 @@ impl Sentinel {
     pub(super) fn tell_whole(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
         let packages = std::mem::take(&mut self.packages);
+        let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
         let lists = Lists {
             packages: &packages,
+            actors: &actors,
             opened: open.iter().collect(),
             closed: Vec::new(),
             held: held.as_ref(),
@@ -79,6 +83,7 @@ impl Sentinel {
         self.whole_sequence = self.sequence;
         self.open = open;
         self.packages = packages;
+        self.actors = actors;
         self.held = held;
     }
 
@@ -86,9 +91,11 @@ impl Sentinel {
     pub(super) fn tell_change(&mut self, news: News, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
         let packages = std::mem::take(&mut self.packages);
+        let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
         let lists = Lists {
             packages: &packages,
+            actors: &actors,
             opened: news
                 .opened
                 .iter()
@@ -101,6 +108,7 @@ impl Sentinel {
         self.tell(StateUpdate::Change, &lists, (open.len(), digest), now, act);
         self.open = open;
         self.packages = packages;
+        self.actors = actors;
         self.held = held;
     }
 
@@ -148,6 +156,7 @@ impl Sentinel {
 
 struct Lists<'a> {
     packages: &'a BTreeMap<TreePath, HostPackage>,
+    actors: &'a BTreeMap<TreePath, Arc<Attribution>>,
     opened: Vec<(&'a DriftId, &'a Drift)>,
     closed: Vec<DriftId>,
     /// The whole set of held values, if it is told.
@@ -162,6 +171,8 @@ impl Lists<'_> {
             drift: drift.clone(),
             host_package: self.packages.get(&drift.path).cloned(),
         };
+        let by = self.actors.get(&drift.path);
+        open.drift.attribution = by.map(|by| Box::new(Attribution::clone(by)));
         if json_length(&open) > MAX_DRIFT_BYTES {
             open.drift.found = None;
             open.drift.detail = Some("what was found there is too long to be sent".into());

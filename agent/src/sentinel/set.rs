@@ -1,6 +1,7 @@
 //! Receives what a pass found; changes the set of open drifts into it, and hands on what is new.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use drift::TreePath;
 use drift::finding::{Drift, DriftId};
@@ -14,8 +15,8 @@ use crate::scan::Pass;
 pub const MAX_OPEN_DRIFTS: usize = 250_000;
 
 impl Sentinel {
-    /// Makes `outcome` what is open and held, and says what is new in that.
-    pub(super) fn take_over(&mut self, outcome: Outcome) -> News {
+    /// Makes `outcome`, of a pass that began then, what is open and held, and says what is new in that.
+    pub(super) fn take_over(&mut self, outcome: Outcome, began: Duration) -> News {
         let mut found: BTreeMap<DriftId, Drift> = BTreeMap::new();
         self.overflowed = outcome.drifts.len() > MAX_OPEN_DRIFTS;
         found.extend(
@@ -26,6 +27,9 @@ impl Sentinel {
                 .map(|drift| (drift.id(), drift)),
         );
         let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
+        if outcome.pass != Pass::Disk {
+            self.retain_looked(began, &mut found);
+        }
         let mut packages = outcome.packages;
         for kept in self.retain_unseen(outcome.pass, &mut found, &unseen) {
             if let Some((path, package)) = self.packages.remove_entry(&kept) {
@@ -45,6 +49,7 @@ impl Sentinel {
             .copied()
             .collect();
         self.open = found;
+        self.places = None;
         News {
             opened,
             closed,

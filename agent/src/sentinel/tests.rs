@@ -11,6 +11,7 @@ use replay::Collector;
 mod beside;
 mod disk;
 mod replay;
+mod watched;
 
 fn drift(name: &str) -> Drift {
     Drift {

@@ -79,6 +79,9 @@ const BUSY_REST: Duration = Duration::from_millis(5);
 const READS_IN_A_ROW: usize = 64;
 /// The mount table is read this often at most: where containers come and go it changes all the time.
 const MOUNTS_REST: Duration = Duration::from_secs(1);
+/// A pass is asked for this often at most on account of what events alone leave open: inodes with several names where
+/// nothing is held have them made and removed all the time, where backups or repositories are kept.
+const DOUBT_REST: Duration = Duration::from_secs(60);
 
 impl LiveWatch {
     /// Begins. `tell` is called by threads of the watch, and keeps them waiting.
@@ -156,6 +159,10 @@ struct Live<'a> {
     all_seen: Duration,
     /// Something is marked that must not be ignored any more.
     is_to_renew: bool,
+    /// Only a pass can tell what was seen, and that was not told yet.
+    is_in_doubt: bool,
+    /// When it may be told again.
+    next_doubt: Duration,
 }
 
 impl Around {
@@ -192,6 +199,8 @@ impl Around {
             settle: Settle::default(),
             all_seen: now(),
             is_to_renew: false,
+            is_in_doubt: false,
+            next_doubt: Duration::ZERO,
         };
         let mut seen_mounts = Mounts {
             changes,
@@ -249,6 +258,10 @@ impl Live<'_> {
             if self.is_to_renew {
                 self.renew();
             }
+            if self.is_in_doubt && self.next_doubt <= now() {
+                (self.is_in_doubt, self.next_doubt) = (false, now() + DOUBT_REST);
+                (self.around.tell)(Told::InDoubt);
+            }
             match again.try_recv() {
                 Ok(paths) => {
                     looks_now = false;
@@ -281,13 +294,13 @@ impl Live<'_> {
         let now = now();
         let is_busy = count >= BUSY_EVENTS;
         let looks_at_mounts = mounts.next <= now;
-        let mut until = due;
-        if is_busy {
-            until = Some(until.map_or(now + BUSY_REST, |due| due.min(now + BUSY_REST)));
-        }
-        if !looks_at_mounts {
-            until = Some(until.map_or(mounts.next, |due| due.min(mounts.next)));
-        }
+        let until = [
+            due,
+            is_busy.then(|| now + BUSY_REST),
+            (!looks_at_mounts).then_some(mounts.next),
+            self.is_in_doubt.then_some(self.next_doubt),
+        ];
+        let until = until.into_iter().flatten().min();
         let mut polled = vec![PollFd::new(&*self.around.wake, PollFlags::IN)];
         if looks_at_mounts {
             polled.push(PollFd::new(&mounts.changes, PollFlags::PRI));

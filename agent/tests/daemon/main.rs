@@ -11,3 +11,4 @@ mod instance;
 mod life;
 mod loopback;
 mod waiting;
+mod watched;

@@ -6,6 +6,7 @@
     reason = "a test stops where the world is not as it should be"
 )]
 
+mod idle;
 mod mutations;
 mod place;
 mod storms;

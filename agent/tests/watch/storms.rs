@@ -9,7 +9,14 @@ use crate::mutations::ParsePath as _;
 use crate::place::{mounted, with_own_mounts};
 use crate::world::World;
 
-const TREE: &str = "mkdir etc many; echo conf > etc/conf; echo other > etc/other";
+const TREE: &str =
+    "mkdir etc many log; echo conf > etc/conf; echo other > etc/other; echo log > log/log";
+const RULES: &str = r#"
+[[rule]]
+type = "volatile"
+path = "/log"
+reason = "logs"
+"#;
 
 #[test]
 fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
@@ -29,8 +36,9 @@ fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
                 let _ = gate.lock().unwrap().recv();
             }
         };
-        let mut world = World::held_up(home.path(), &top, TREE, "", hold);
-        world.sh("ln etc/conf etc/linked; rm etc/linked; ln etc/conf etc/linked");
+        let mut world = World::held_up(home.path(), &top, TREE, RULES, hold);
+        // Two names of one inode, neither of them held.
+        world.sh("ln log/log log/linked");
         waiting.recv().unwrap();
         let most = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
         let most: usize = most.trim().parse().unwrap();

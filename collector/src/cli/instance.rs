@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use drift::attribution::Attribution;
 use drift::coverage::VerityRoot;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -274,7 +275,7 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
     if !instance.drifts.is_empty() {
         say("")?;
         let mut drifts = Table::of(&[
-            "SEVERITY", "KIND", "PATH", "CHANGED", "EXPECTED", "FOUND", "OPEN FOR",
+            "SEVERITY", "KIND", "PATH", "CHANGED", "EXPECTED", "FOUND", "BY", "OPEN FOR",
         ]);
         for drift in &instance.drifts {
             drifts.row(drift_row(drift));
@@ -324,7 +325,7 @@ fn sealed(hashes: &[String]) -> String {
     }
 }
 
-fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {
+fn drift_row(open: &ShownDrift) -> [(String, Paint); 8] {
     let text = |value: Option<&Value>| match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(words)) => words
@@ -351,8 +352,26 @@ fn drift_row(open: &ShownDrift) -> [(String, Paint); 7] {
             },
             Paint::Plain,
         ),
+        (who(open.drift.as_ref()), Paint::Plain),
         (ago(now_ms(), open.opened_at_ms), Paint::Plain),
     ]
+}
+
+/// Who did it, as far as a line has room: `/usr/bin/dpkg[812]`.
+fn who(drift: Option<&Value>) -> String {
+    let attribution = drift.and_then(|drift| drift.get("attribution"));
+    let attribution = attribution.and_then(|told| Attribution::deserialize(told).ok());
+    let Some(process) = attribution.and_then(|told| told.process) else {
+        return "-".to_owned();
+    };
+    let program = process.executable.map_or_else(
+        || "a process that has ended".to_owned(),
+        |program| {
+            let shown: String = program.path.chars().take(NAMED_CHARS).collect();
+            drift::escape(shown.as_bytes())
+        },
+    );
+    format!("{program}[{}]", process.pid)
 }
 
 fn paint_of(severity: &str) -> Paint {

@@ -3,10 +3,11 @@
 //! Every id is kept, with its severity; the whole drift only of the gravest [`ROWS`]. The set digest is over all ids
 //! that the agent opened, so the collector knows when it does not hold what the agent holds.
 
+use drift::attribution::Attribution;
 use drift::finding::{Drift, DriftId, HostPackage, set_digest};
 use drift::report::{HeldValue, Moment, OpenDrift};
 use drift::{Blake3, TreePath};
-use rusqlite::{Connection, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use super::instances::{from_stored, to_stored};
 use crate::instance::rank;
@@ -83,7 +84,8 @@ pub fn open(
     Ok(())
 }
 
-/// Opens what an agent says is open; if it is open, only what the host's package database says of it may change.
+/// Opens what an agent says is open; if it is open, only what the host's package database says of it may change, and who
+/// did it may become known.
 ///
 /// # Errors
 /// The database's.
@@ -99,6 +101,36 @@ pub fn open_reported(
          WHERE instance = ?1 AND source = ?2 AND id = ?3 AND drift IS NOT NULL AND package IS NOT ?4",
     )?
     .execute((instance, Source::Agent as i64, open.id.0.as_bytes(), kept_package(open)))?;
+    if let Some(attribution) = &open.drift.attribution {
+        attribute(tx, instance, open.id, attribution)?;
+    }
+    Ok(())
+}
+
+/// Adds who did it to a drift that is open and of which nobody was named.
+fn attribute(
+    tx: &Transaction<'_>,
+    instance: i64,
+    id: DriftId,
+    attribution: &Attribution,
+) -> rusqlite::Result<()> {
+    let place = (instance, Source::Agent as i64, id.0.as_bytes());
+    let kept: Option<String> = tx
+        .prepare_cached("SELECT drift FROM drifts WHERE instance = ?1 AND source = ?2 AND id = ?3")?
+        .query_row(place, |row| row.get(0))
+        .optional()?
+        .flatten();
+    let kept = kept.and_then(|text| serde_json::from_str::<Drift>(&text).ok());
+    let Some(mut drift) = kept.filter(|drift| drift.attribution.is_none()) else {
+        return Ok(());
+    };
+    drift.attribution = Some(Box::new(attribution.clone()));
+    if let Some(text) = kept_text(&drift) {
+        tx.prepare_cached(
+            "UPDATE drifts SET drift = ?4 WHERE instance = ?1 AND source = ?2 AND id = ?3",
+        )?
+        .execute((place.0, place.1, place.2, text))?;
+    }
     Ok(())
 }
 
@@ -108,10 +140,19 @@ pub fn kept_package(open: &OpenDrift) -> Option<String> {
     Some(serde_json::to_string(package).expect("a plain struct"))
 }
 
-/// A drift as it is kept, unless it is too long to be.
+/// A drift as it is kept, unless it is too long to be: without who did it, if that makes it too long.
 pub fn kept_text(drift: &Drift) -> Option<String> {
-    let text = serde_json::to_string(drift).expect("a plain struct");
-    Some(text).filter(|text| text.len() <= DRIFT_BYTES)
+    let text = |drift: &Drift| {
+        let text = serde_json::to_string(drift).expect("a plain struct");
+        Some(text).filter(|text| text.len() <= DRIFT_BYTES)
+    };
+    text(drift).or_else(|| {
+        drift.attribution.as_ref()?;
+        text(&Drift {
+            attribution: None,
+            ..drift.clone()
+        })
+    })
 }
 
 /// Closes one; nothing happens if it is not open.

@@ -183,12 +183,13 @@ impl Work {
         known.baseline = None;
         let saying = match Baseline::open(&self.paths) {
             Ok(baseline) => {
-                let saying = Said::Opened {
+                let baseline = Arc::new(baseline);
+                known.baseline = Some(Arc::clone(&baseline));
+                Said::Opened {
                     image: baseline.image(),
                     build_time: baseline.build_time(),
-                };
-                known.baseline = Some(Arc::new(baseline));
-                saying
+                    baseline,
+                }
             }
             Err(error) => Said::Refused(Chain(&error).to_string()),
         };

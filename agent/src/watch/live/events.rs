@@ -6,6 +6,7 @@ use drift::TreePath;
 use drift::attribution::{Attribution, Origin};
 use drift::entry::Kind;
 use driftmark_kernel::fanotify::{Buffer, Event, Mask, Place, Watch};
+use driftmark_kernel::{FileKind, Stat};
 
 use super::{Live, READS_IN_A_ROW, Told, now};
 use crate::scan::filesystems::below;
@@ -19,6 +20,8 @@ const NAMES: Mask = Mask::CREATE
     .and(Mask::RENAME)
     .and(Mask::MOVED_FROM)
     .and(Mask::MOVED_TO);
+/// What is said of an inode, whatever name it was done through.
+const OF_INODES: Mask = Mask::MODIFY.and(Mask::CLOSE_WRITE).and(Mask::ATTRIB);
 /// What says nothing of a path that is held.
 const NOT_CHANGES: Mask = Mask::OPEN_EXEC.and(Mask::ON_DIRECTORY);
 
@@ -30,15 +33,15 @@ impl Live<'_> {
         for eye in 0..self.eyes.all.len() {
             let mut reads = 0;
             while reads < READS_IN_A_ROW {
-                // For a moment it is nobody's, so that what is read can be looked up beside it.
-                let Ok(mut some) = self.read_once(eye, None, &mut buffer) else {
-                    self.doubt();
-                    break;
-                };
-                if some == 0 {
-                    break;
+                match self.read_once(eye, None, &mut buffer) {
+                    Ok(0) => break,
+                    Ok(some) => count += some,
+                    Err(error) => {
+                        tracing::warn!(%error, "events cannot be read");
+                        self.is_in_doubt = true;
+                        break;
+                    }
                 }
-                count += std::mem::take(&mut some);
                 reads += 1;
             }
         }
@@ -75,7 +78,7 @@ impl Live<'_> {
                 Ok(event) => self.take(eye, event),
                 Err(error) => {
                     tracing::warn!(%error, "an event is not understood");
-                    self.doubt();
+                    self.is_in_doubt = true;
                 }
             }
         }
@@ -89,7 +92,7 @@ impl Live<'_> {
         }
         if event.what.has(Mask::FS_ERROR) {
             tracing::warn!(fault = ?event.fault, "a file system met an error");
-            self.doubt();
+            self.is_in_doubt = true;
         }
         if event.what.has(Mask::OPEN_EXEC) {
             self.ran(eye, &event);
@@ -132,6 +135,10 @@ impl Live<'_> {
             .map(|at| at.path)
             .collect();
         if held.is_empty() {
+            // It may have another name that is.
+            if event.what.has_any(OF_INODES) {
+                self.nameless(eye, event);
+            }
             return;
         }
         let by = self.actor(event);
@@ -140,29 +147,32 @@ impl Live<'_> {
         }
     }
 
-    /// Of an inode, and of no name: its number of names is another one, or it was changed through a name that is gone.
+    /// Of an inode, and of no name that is held: its number of names is another one, or it was changed through a name that
+    /// is gone, or is none of the image's.
     fn nameless(&mut self, eye: usize, event: Event<'_>) {
-        let found = match &event.object {
-            Some(object) => self.eyes.all[eye].find(object),
-            None => return,
+        let Some(object) = &event.object else { return };
+        let (stat, path) = match self.eyes.all[eye].find(object) {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(_) => return self.is_in_doubt = true,
         };
-        match found {
-            Ok(None) => {}
-            Ok(Some((stat, path))) if stat.nlink == 1 => {
-                let is_volatile = self
-                    .around
-                    .order
-                    .baseline
-                    .manifest
-                    .rules()
-                    .below_volatile(&path);
-                if !is_volatile && !self.eyes.is_beneath_another(eye, &path) {
-                    let (what, by) = (event.what, self.actor(event));
-                    self.changed(path, Change::Done, what, &by);
-                }
-            }
+        let is_it = |found: Stat| (found.dev, found.ino) == (stat.dev, stat.ino);
+        let is_held = !self
+            .around
+            .order
+            .baseline
+            .manifest
+            .rules()
+            .below_volatile(&path)
+            && !self.eyes.is_beneath_another(eye, &path)
+            && self.filesystems.look_up(&path).is_ok_and(is_it);
+        if is_held {
+            // Whether its other names are as they should be, the look finds out.
+            let (what, by) = (event.what, self.actor(event));
+            self.changed(path, Change::Done, what, &by);
+        } else if stat.nlink > 1 && stat.kind != FileKind::Directory {
             // Which names it has, only a pass can tell.
-            Ok(Some(_)) | Err(_) => self.doubt(),
+            self.is_in_doubt = true;
         }
     }
 
@@ -171,17 +181,13 @@ impl Live<'_> {
         self.settle.changed(path, change, now());
     }
 
-    fn doubt(&self) {
-        (self.around.tell)(Told::InDoubt);
-    }
-
     /// Where a name lies now; none where it is not the image's.
-    fn at(&self, eye: usize, place: &Place<'_>) -> Option<At> {
+    fn at(&mut self, eye: usize, place: &Place<'_>) -> Option<At> {
         match self.eyes.all[eye].locate(place) {
             Ok(found) => found.filter(|at| !self.eyes.is_beneath_another(eye, &at.path)),
             Err(error) => {
                 tracing::debug!(%error, "where an event happened cannot be told");
-                self.doubt();
+                self.is_in_doubt = true;
                 None
             }
         }

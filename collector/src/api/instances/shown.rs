@@ -101,7 +101,8 @@ pub struct ShownDrift {
     pub severity: String,
     /// When the collector heard of it, in milliseconds since 1970.
     pub opened_at_ms: i64,
-    /// The drift; none beyond the gravest 10,000.
+    /// The drift; none beyond the gravest 10,000. `attribution` in it is who did it, by the host's word, where its watch saw
+    /// that.
     #[schema(value_type = Option<Object>)]
     pub drift: Option<Value>,
     /// What the image has there, from the collector's own copy of the manifest.
@@ -140,7 +141,7 @@ pub struct ShownMoment {
     pub received_at_ms: i64,
     /// When it was by the agent's clock, in milliseconds since 1970.
     pub agent_clock_ms: i64,
-    /// What it was.
+    /// What it was, and in `attribution` who did it.
     #[schema(value_type = Option<Object>)]
     pub drift: Option<Value>,
 }

@@ -1,0 +1,114 @@
+//! Receives the manifest that holds; keeps a watch on what it holds, and hands on what that tells.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use drift::Blake3;
+use tokio::sync::mpsc;
+
+use crate::baseline::Baseline;
+use crate::config::{Config, Watches};
+use crate::log::Chain;
+use crate::sentinel::Event;
+use crate::watch::attribution::CommandLine;
+use crate::watch::{LiveWatch, Order, Told};
+
+/// The watch, from outside.
+#[derive(Debug)]
+pub(super) struct Sight {
+    root: PathBuf,
+    watches: Watches,
+    command_line: CommandLine,
+    told: mpsc::Sender<Told>,
+    /// The manifest that it is about, and the watch; none of one that could not begin.
+    now: Option<(Blake3, Option<LiveWatch>)>,
+}
+
+/// What waits for the daemon: whoever looks waits with it, and so looks at more in one go.
+const QUEUED: usize = 16;
+
+impl Sight {
+    /// Nothing is watched before the first manifest.
+    pub(super) fn new(config: &Config) -> (Self, mpsc::Receiver<Told>) {
+        let (told, hearing) = mpsc::channel(QUEUED);
+        let sight = Sight {
+            root: config.root.clone(),
+            watches: config.watches,
+            command_line: config.command_line,
+            told,
+            now: None,
+        };
+        (sight, hearing)
+    }
+
+    /// Watches what this manifest holds, from now on. Gives what is to be said of it at once.
+    pub(super) fn watch(&mut self, baseline: Arc<Baseline>) -> Option<Event> {
+        let manifest = baseline.manifest.identity().blake3;
+        if self.now.as_ref().is_some_and(|(of, _)| *of == manifest) {
+            return None;
+        }
+        // The one before ends first: it would tell what is against another manifest.
+        self.now = None;
+        if self.watches == Watches::Nothing {
+            self.now = Some((manifest, None));
+            let reason = "it is switched off (`watch.enabled`)";
+            return Some(Event::WatchEnded(reason.to_owned()));
+        }
+        let order = Order {
+            baseline,
+            root: self.root.clone(),
+            command_line: self.command_line,
+        };
+        let told = self.told.clone();
+        // Once the daemon ends nobody listens any more.
+        let tell = move |saying| drop(told.blocking_send(saying));
+        match LiveWatch::start(order, tell) {
+            Ok(watch) => {
+                self.now = Some((manifest, Some(watch)));
+                None
+            }
+            Err(error) => {
+                self.now = Some((manifest, None));
+                Some(Event::WatchEnded(Chain(&error).to_string()))
+            }
+        }
+    }
+
+    /// No manifest holds: there is nothing to hold anything against.
+    pub(super) fn rest(&mut self) {
+        self.now = None;
+    }
+}
+
+/// What the sentinel makes of it; the log has what somebody should know.
+pub(super) fn event(told: Told) -> Event {
+    match told {
+        Told::Watching { limits } => {
+            tracing::info!(?limits, "the watch begins");
+            Event::Watching(limits)
+        }
+        Told::Seen(seen) => {
+            if !seen.drifts.is_empty() {
+                let first = seen.drifts.first().map(|drift| drift.path.to_string());
+                let by = seen
+                    .drifts
+                    .first()
+                    .and_then(|drift| seen.actor(&drift.path)?.process.as_ref())
+                    .and_then(|process| process.executable.as_ref())
+                    .map(|executable| executable.path.as_str());
+                tracing::info!(drifts = seen.drifts.len(), first, by, "the watch saw drift");
+            }
+            Event::Seen(seen)
+        }
+        Told::Blind { from, until } => {
+            let milliseconds = until.saturating_sub(from).as_millis() as u64;
+            tracing::warn!(milliseconds, "the watch lost events");
+            Event::Blind { from, until }
+        }
+        Told::InDoubt => Event::InDoubt,
+        Told::Ended(reason) => {
+            tracing::error!(reason, "nothing is watched between scans");
+            Event::WatchEnded(reason)
+        }
+    }
+}
