@@ -19,6 +19,7 @@ pub use pressure::Pressure;
 /// What keeps the threads of one pass back.
 #[derive(Debug)]
 pub struct Pacer {
+    urgency: Urgency,
     started: Instant,
     /// Nobody need ask for a rest before this, nanoseconds since the start; 0 while all rest.
     work_until: AtomicU64,
@@ -44,6 +45,7 @@ impl Pacer {
     /// For a pass that begins now.
     pub fn new(budget: Budget, pressure: Pressure) -> Self {
         Pacer {
+            urgency: budget.urgency,
             started: Instant::now(),
             work_until: AtomicU64::new(nanoseconds(controller::HEAD_START)),
             bytes: AtomicU64::new(0),
@@ -56,6 +58,11 @@ impl Pacer {
                 rest_until: None,
             }),
         }
+    }
+
+    /// How much it matters when the pass ends.
+    pub fn urgency(&self) -> Urgency {
+        self.urgency
     }
 
     /// A thread did a little, and read so many bytes: rests, if it is time to. `part` says how much of the pass is done;

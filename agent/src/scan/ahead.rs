@@ -12,6 +12,7 @@ use driftmark_kernel::Stat;
 
 use super::Wants;
 use super::walk::HeldPlace;
+use crate::pace::{Pacer, Urgency};
 
 /// Files of all threads together: each holds itself and perhaps a directory open, of which a process may often have no
 /// more than 1,024.
@@ -20,6 +21,10 @@ const MAX_FILES: usize = 256;
 const MAX_FILES_EACH: usize = 64;
 /// Their bytes, all threads together: they are what a scan adds to the page cache, for a moment.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// Of a scan that makes way: a disk that has more to do for it has somebody else wait longer. They are on their way while
+/// it rests, too.
+const MAX_FILES_MAKING_WAY: usize = 8;
+const MAX_BYTES_MAKING_WAY: u64 = 512 * 1024;
 
 /// A file on its way.
 pub(super) struct Coming {
@@ -42,13 +47,17 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// One thread's share.
-    pub(super) fn of(threads: usize) -> Self {
+    /// One thread's share of what a scan of this pace may ask for.
+    pub(super) fn of(threads: usize, pace: Option<&Pacer>) -> Self {
+        let (max_files, max_bytes) = match pace.map(Pacer::urgency) {
+            Some(Urgency::Routine) => (MAX_FILES_MAKING_WAY, MAX_BYTES_MAKING_WAY),
+            Some(Urgency::Awaited) | None => (MAX_FILES, MAX_BYTES),
+        };
         Ahead {
             files: VecDeque::new(),
             bytes: 0,
-            max_files: (MAX_FILES / threads).min(MAX_FILES_EACH),
-            max_bytes: MAX_BYTES / threads as u64,
+            max_files: (max_files / threads).min(MAX_FILES_EACH),
+            max_bytes: max_bytes / threads as u64,
         }
     }
 

@@ -87,7 +87,7 @@ impl<'s> Worker<'s> {
             shared,
             told,
             reader,
-            ahead: Ahead::of(shared.hands),
+            ahead: Ahead::of(shared.hands, shared.pace),
             count: Count::default(),
             walking: Some(Walking::begin(shared)),
             leaves_long: shared.hands > 1,

@@ -48,15 +48,13 @@ const ROUND: [Beside; 4] = [
     Beside::Paced,
     Beside::Nothing,
 ];
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 10;
 /// After every third round there is a window of this, for contrast.
 const CONTRAST: usize = 3;
 /// A thousand of the one and some thousands of the other are done in it.
 const WINDOW: Duration = Duration::from_secs(3);
 /// After what is felt itself, and is not measured: dropping caches, a scan without pace.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Who reads nothing for so long rests.
-const A_REST: Duration = Duration::from_millis(10);
 /// A paced scan may lose so much at the 99th percentile.
 const MOST: f64 = 1.05;
 
@@ -127,7 +125,7 @@ fn window(beside: Beside, [paced, unpaced]: &[Daemon; 2]) -> Result<Window> {
     let (before, began) = (bytes()?, felt::now());
     daemon.map_or(Ok(()), |daemon| daemon.signal(Signal::CONT))?;
     machine::let_pass(WINDOW);
-    daemon.map_or(Ok(()), stop)?;
+    daemon.map_or(Ok(()), |daemon| daemon.signal(Signal::STOP))?;
     Ok(Window {
         beside,
         began,
@@ -155,21 +153,8 @@ fn scanning(agent: &Agent, pace: &str) -> Result<Daemon> {
     }
     // Its head start is over then.
     machine::let_pass(SETTLE);
-    stop(&daemon)?;
+    daemon.signal(Signal::STOP)?;
     Ok(daemon)
-}
-
-/// Stops it while it rests, if it does: it would take the time that it is stopped for time that it worked, and hurry.
-fn stop(daemon: &Daemon) -> Result<()> {
-    let began = Instant::now();
-    while began.elapsed() < SETTLE {
-        let before = daemon.bytes_read()?;
-        machine::let_pass(A_REST);
-        if daemon.bytes_read()? == before {
-            break;
-        }
-    }
-    daemon.signal(Signal::STOP)
 }
 
 fn table(feeler: Feeler, windows: &[Window], times: &[Once]) -> Result<String> {

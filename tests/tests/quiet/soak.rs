@@ -16,7 +16,7 @@ use crate::ground::{CloudInit, Ground};
 
 /// Full scans too, many times in the time that there is. What may change once is fixed after a first boot on two busy
 /// cores is over; the days that count come after that (`wait_for_held`).
-const SCAN: &str = "full-interval = \"60s\"\nquick-interval = \"10s\"\nfirst-boot-window = \"60s\"";
+const SCAN: &str = "full-interval = \"60s\"\nfinish-within = \"60s\"\nquick-interval = \"10s\"\nfirst-boot-window = \"60s\"";
 /// More at once only wait for two cores, and a kernel's inotify instances are enough for a dozen systemds.
 const AT_ONCE: usize = 3;
 
