@@ -114,6 +114,9 @@ pub enum Event {
 pub struct Outcome {
     /// Which pass.
     pub pass: Pass,
+    /// When it began to look at what it tells, by time since boot: a full pass reads first, and looks at the end. None: when
+    /// it began.
+    pub looking_since: Option<Duration>,
     /// Everything that drifted, in any order.
     pub drifts: Vec<Drift>,
     /// What the host's package database says of them. It changes what is shown and nothing else.
@@ -320,6 +323,7 @@ impl Sentinel {
     fn scan_finished(&mut self, outcome: Outcome, now: Now, act: &mut dyn FnMut(Action)) {
         let pass = outcome.pass;
         let began = self.record_pass(&outcome, now);
+        let began = outcome.looking_since.unwrap_or(began);
         let news = self.take_over(outcome, began);
         if pass != Pass::Disk {
             self.reconciled(began);

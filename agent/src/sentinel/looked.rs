@@ -33,7 +33,7 @@ pub(super) struct Watching {
     is_blind: bool,
     /// A quick pass is wanted that begins after this.
     reconcile: Option<Duration>,
-    /// Looks since the first of the passes that are going on began, with when.
+    /// Looks since the last pass began that ended, with when: those that go on tell nothing older.
     looked: Vec<(Duration, Look)>,
     /// Who did what is not yet known to be drift.
     hints: BTreeMap<TreePath, Arc<Attribution>>,
@@ -201,6 +201,8 @@ impl Sentinel {
             self.watch.reconcile = None;
             self.watch.is_blind = false;
         }
+        // Whatever tells next has begun, or will begin, later than this one did.
+        self.watch.looked.retain(|(at, _)| *at >= began);
         if !self.is_scanning() {
             self.watch.looked.clear();
         }

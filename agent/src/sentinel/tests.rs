@@ -30,6 +30,7 @@ fn drift(name: &str) -> Drift {
 fn outcome(pass: Pass, drifts: Vec<Drift>) -> Event {
     Event::ScanFinished(Box::new(Outcome {
         pass,
+        looking_since: None,
         drifts,
         packages: BTreeMap::new(),
         gaps: Vec::new(),

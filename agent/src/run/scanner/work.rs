@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{Ordered, Said};
 use crate::baseline::{Baseline, BaselineError, BaselinePaths};
+use crate::clock::Now;
 use crate::config::Schedule;
 use crate::held::HeldCache;
 use crate::log::Chain;
@@ -161,8 +162,10 @@ impl Work {
             pass: Pass::Quick,
             ..order
         };
+        let looking_since = Some(Now::read().uptime);
         let mut outcome = self.quick(order, known)?;
         outcome.pass = Pass::Full;
+        outcome.looking_since = looking_since;
         outcome.coverage.quick = None;
         outcome.coverage.seen = full.coverage.seen;
         outcome.coverage = outcome.coverage.noted();
@@ -281,6 +284,7 @@ impl Work {
     ) -> Result<Outcome, PassError> {
         let mut outcome = Outcome {
             pass: order.pass,
+            looking_since: None,
             drifts: Vec::new(),
             packages: BTreeMap::new(),
             gaps: Vec::new(),

@@ -118,6 +118,24 @@ fn of_a_look_and_a_pass_the_later_one_has_the_word() {
 }
 
 #[test]
+fn a_full_pass_has_the_later_word_but_where_was_looked_since_it_looked_itself() {
+    const BEGAN: u64 = 10 + 86_400;
+    for (looked, is_the_pass) in [(BEGAN + 100, true), (BEGAN + 1650, false)] {
+        let mut sentinel = scanned(&["gone"]);
+        steps(&mut sentinel, Event::Tick, at(BEGAN));
+        steps(&mut sentinel, seen(&["a", "gone"], &["a"]), at(looked));
+        let Event::ScanFinished(mut full) = outcome(Pass::Full, vec![drift("gone")]) else {
+            unreachable!("an outcome");
+        };
+        // It read for so long; what it found then was looked at in the end.
+        full.looking_since = Some(at(BEGAN + 1600).uptime);
+        steps(&mut sentinel, Event::ScanFinished(full), at(BEGAN + 1700));
+        let open = ["a", "gone"].map(|name| is_open(&sentinel, name));
+        assert_eq!(open, [!is_the_pass, is_the_pass], "{looked}");
+    }
+}
+
+#[test]
 fn before_the_first_full_scan_has_ended_looks_are_kept_and_not_told() {
     let mut sentinel = sentinel();
     steps(&mut sentinel, Event::Tick, at(0));
