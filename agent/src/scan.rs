@@ -13,12 +13,14 @@
 
 mod ahead;
 pub mod filesystems;
+mod glance;
 mod inodes;
 mod long;
 pub mod look;
 pub mod mounts;
 mod order;
 mod pipeline;
+mod portrait;
 mod read;
 mod shared;
 mod tally;

@@ -54,22 +54,37 @@ impl TreePath {
     /// # Errors
     /// The same as [`TreePath::new`]; a `/` in `name` is refused too.
     pub fn join(&self, name: &[u8]) -> Result<Self, BadPath> {
-        check_name(name)?;
-        if name.contains(&b'/') {
-            return Err(BadPath::Component);
-        }
-        let separator = usize::from(!self.is_root());
-        let length = self.0.len() + separator + name.len();
-        if length > Self::MAX_BYTES {
-            return Err(BadPath::TooLong);
-        }
+        let length = self.joined_length(name)?;
         let mut joined = Vec::with_capacity(length);
         joined.extend_from_slice(&self.0);
-        if separator == 1 {
+        if !self.is_root() {
             joined.push(b'/');
         }
         joined.extend_from_slice(name);
         Ok(Self(joined.into()))
+    }
+
+    /// Whether [`TreePath::join`] gives a path.
+    pub fn can_join(&self, name: &[u8]) -> bool {
+        self.joined_length(name).is_ok()
+    }
+
+    fn joined_length(&self, name: &[u8]) -> Result<usize, BadPath> {
+        check_name(name)?;
+        let length = self.0.len() + usize::from(!self.is_root()) + name.len();
+        if length > Self::MAX_BYTES {
+            return Err(BadPath::TooLong);
+        }
+        Ok(length)
+    }
+
+    /// Whether this is the path of `name` in a directory: [`TreePath::join`] without making it.
+    pub fn is_joined_of(&self, directory: &TreePath, name: &[u8]) -> bool {
+        let rest = self.0.strip_suffix(name);
+        rest.is_some_and(|rest| match directory.is_root() {
+            true => rest.is_empty(),
+            false => rest.strip_suffix(b"/") == Some(directory.as_bytes()),
+        })
     }
 
     /// The bytes, without a leading `/`; empty for the root.
@@ -246,10 +261,14 @@ pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
 }
 
 fn check_name(name: &[u8]) -> Result<(), BadPath> {
-    match name {
-        b"" | b"." | b".." => Err(BadPath::Component),
-        name if name.contains(&0) => Err(BadPath::Nul),
-        _ => Ok(()),
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(BadPath::Component);
+    }
+    // In one go, as a walk asks this of every name.
+    match name.iter().find(|byte| matches!(byte, 0 | b'/')) {
+        Some(0) => Err(BadPath::Nul),
+        Some(_) => Err(BadPath::Component),
+        None => Ok(()),
     }
 }
 
@@ -303,6 +322,28 @@ mod tests {
             paths,
             ["/", "/a", "/a/b", "/a-b", "/a.d", "/a.d/x"].map(path)
         );
+    }
+
+    #[test]
+    fn a_path_is_that_of_its_name_in_its_directory_alone() {
+        let directories = ["/", "/a", "/a/b", "/ab"].map(path);
+        for directory in &directories {
+            for name in [&b"a"[..], b"b", b"ab", b"a/b", b"", b".."] {
+                let joined = directory.join(name);
+                assert_eq!(directory.can_join(name), joined.is_ok(), "{joined:?}");
+                for other in ["/a", "/b", "/ab", "/a/b", "/a/a", "/ab/b", "/a/b/b"].map(path) {
+                    let is_joined = joined.as_ref() == Ok(&other);
+                    assert!(
+                        !is_joined || other.is_joined_of(directory, name),
+                        "{other} {directory}"
+                    );
+                    assert!(
+                        is_joined || joined.is_err() || !other.is_joined_of(directory, name),
+                        "{other} {directory}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

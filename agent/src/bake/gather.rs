@@ -202,9 +202,10 @@ pub(super) fn gather(
 }
 
 pub(super) fn is_self(path: &TreePath) -> bool {
-    path.parent()
-        .is_some_and(|parent| parent.as_bytes() == HOME)
-        && SELF_FILES.contains(&path.name())
+    SELF_FILES.contains(&path.name())
+        && path
+            .parent()
+            .is_some_and(|parent| parent.as_bytes() == HOME)
 }
 
 /// One of [`SELF_FILES`], as it is to be.

@@ -68,14 +68,13 @@ impl Share {
                 return Err(BakeError::Interrupted);
             }
             match visit {
-                Visit::File { path, place, .. } => {
+                Visit::File { at, place, .. } => {
                     let stat = place.stat().ok();
                     let file = stat.map(|stat| (stat.size, stat.mode & 0o111 != 0));
-                    share.add(built, &path, file);
+                    share.add(built, at.path(), file);
                 }
-                Visit::Directory { path, .. } | Visit::Other { path, .. } => {
-                    share.add(built, &path, None);
-                }
+                Visit::Directory { path, .. } => share.add(built, &path, None),
+                Visit::Other { at, .. } => share.add(built, at.path(), None),
                 Visit::Gap(_) => {}
             }
             Ok(())

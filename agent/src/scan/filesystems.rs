@@ -128,6 +128,15 @@ impl Filesystems {
         Some((&found.tree, found.holding))
     }
 
+    /// Whether a file system of the image belongs at a name of this directory, there or not.
+    pub fn has_mount_points_in(&self, directory: &TreePath) -> bool {
+        let others = self.others.iter().map(|other| &other.mount_point);
+        let missing = self.missing.iter().map(|missing| &missing.mount_point);
+        others
+            .chain(missing)
+            .any(|point| point.parent().as_ref() == Some(directory))
+    }
+
     /// Looks a path up by its names alone, whatever its directories list.
     ///
     /// # Errors

@@ -16,15 +16,16 @@ use super::tally::{Count, Tally};
 use super::verified::{Context, Marks};
 use super::worker::{Told, Worker};
 use super::{
-    Order, Pass, ScanError, ScanRequest, ScanSummary, Sink, Verified, mounts, order, verity_roots,
+    Order, Pass, ScanError, ScanRequest, ScanSummary, Sink, Verified, glance, mounts, order,
+    verity_roots,
 };
 use crate::baseline::ManifestFile;
 
 /// Findings that wait for the caller.
 const QUEUED_FINDINGS: usize = 256;
-/// As many parts for each thread, and twice as many where there may be more threads: few enough that the directories above
-/// their first paths need not be listed too often, enough that no thread is left with the last one alone for long.
-const PARTS_EACH: u64 = 16;
+/// As many parts for each thread: few enough that the directories above their first paths need not be listed too often,
+/// enough that no thread is left with the last one alone for long, and that little is gone through where little has changed.
+const PARTS_EACH: u64 = 32;
 
 /// Scans, telling `sink` every finding; what was `verified` before is brought up to date. Blocks until it is done;
 /// findings come in no particular order.
@@ -116,12 +117,16 @@ fn run_threads(
     let at_work = |bytes| shared.at_work(bytes);
     let rest = |bytes| shared.rest(bytes);
     let parts = parts(manifest, &shared, request.order);
-    let mut shared_out = verified.shared_out(parts);
+    let (mut left, unchanged) = glance::unchanged(&shared, verified.shared_out(parts))?;
     if request.order == Order::RunsFirst {
         // In the order of the paths among their like.
-        shared_out.sort_by_key(|(part, _)| order::rank(part));
+        left.sort_by_key(|share| order::rank(&share.part));
     }
-    let queue: PartQueue<'_> = Mutex::new(shared_out.into_iter());
+    for portrait in unchanged {
+        tally.unchanged(&portrait);
+        shared.drawn(portrait);
+    }
+    let queue: PartQueue<'_> = Mutex::new(left.into_iter());
     let counts = std::thread::scope(|scope| {
         let (findings, results) = sync_channel(QUEUED_FINDINGS);
         // All of them before the first begins: each counts as one that walks.
@@ -165,10 +170,17 @@ fn run_threads(
     drop(queue);
     let (later, read_until) = shared.finish();
     verified.read_until(read_until);
+    if request.pass != Pass::Disk {
+        verified.keep(later.portraits);
+    }
     for count in ended(counts)? {
         tally.add(&count);
     }
     let mut marks = verified.all();
+    later
+        .forgotten
+        .iter()
+        .for_each(|ordinal| marks.forget(*ordinal));
     later
         .judged
         .iter()
@@ -231,10 +243,9 @@ fn ended(counts: Vec<Result<Count, ScanError>>) -> Result<Vec<Count>, ScanError>
 
 fn parts(manifest: &Manifest<ManifestFile>, shared: &Shared<'_>, order: Order) -> Vec<Part> {
     let parts_each = match order {
-        Order::OfPaths if shared.hands > shared.threads => 2 * PARTS_EACH,
         Order::OfPaths => PARTS_EACH,
         // The less else is in a part, the less else comes first with it.
-        Order::RunsFirst => 4 * PARTS_EACH,
+        Order::RunsFirst => 2 * PARTS_EACH,
     };
     let blocks = manifest.block_count() / (parts_each * shared.threads as u64);
     manifest.parts(blocks.max(1))

@@ -66,6 +66,18 @@ pub(crate) enum Read {
     Interrupted,
 }
 
+impl Read {
+    /// What the file is, of one that was read or will be.
+    pub(crate) fn stat(&self) -> Option<&Stat> {
+        match self {
+            Read::Found { stat, .. } | Read::Long { stat, .. } | Read::Coming { stat, .. } => {
+                Some(stat)
+            }
+            Read::Enough(_) | Read::Gone | Read::Gap(_) | Read::Interrupted => None,
+        }
+    }
+}
+
 /// How the content of a file is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {

@@ -8,21 +8,23 @@ use drift::TreePath;
 use drift::compare::{Expectation, LinkGroups, Settled};
 use drift::coverage::{Gap, GapReason};
 use drift::entry::{Entry, Links};
-use drift::manifest::{Manifest, Part};
+use drift::manifest::Manifest;
 use drift::observation::{Found, Group};
 use driftmark_kernel::Stat;
 
 use super::filesystems::Filesystems;
+use super::glance::Share;
 use super::inodes::Inodes;
 use super::long::Long;
+use super::portrait::Portrait;
 use super::tally::Count;
 use super::verified::Marks;
 use super::{Order, Pass, Progress, ScanError};
 use crate::baseline::ManifestFile;
 use crate::pace::Pacer;
 
-/// The parts that no thread has taken yet, with the marks of their entries.
-pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<(Part, Marks<'v>)>>;
+/// The parts that no thread has taken yet.
+pub(super) type PartQueue<'v> = Mutex<std::vec::IntoIter<Share<'v>>>;
 
 /// So many threads for each that there is from the start, where a scan waits for its disk: they keep it busy with what can
 /// only be asked for one by one, names and inodes above all, and take turns on the cores.
@@ -81,9 +83,13 @@ struct LongFiles {
     walking: usize,
 }
 
-/// What is marked when all threads are done.
+/// What is kept when all threads are done.
 #[derive(Default)]
 pub(super) struct Later {
+    /// How the parts looked.
+    pub(super) portraits: Vec<Portrait>,
+    /// Entries that could not be read after their part was left.
+    pub(super) forgotten: Vec<u64>,
     /// Of files that were judged after their part was left.
     pub(super) judged: Vec<Judged>,
     /// Names of complete link groups that have to be judged.
@@ -181,8 +187,18 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Keeps how a part looked.
+    pub(super) fn drawn(&self, portrait: Portrait) {
+        locked(&self.state.later).portraits.push(portrait);
+    }
+
     pub(super) fn note_later(&self, judged: Judged) {
         locked(&self.state.later).judged.push(judged);
+    }
+
+    /// Nothing is known of an entry that was looked at after its part was left.
+    pub(super) fn forget_later(&self, ordinal: u64) {
+        locked(&self.state.later).forgotten.push(ordinal);
     }
 
     /// Whether a gap was not told yet: one above several parts is met in each.

@@ -7,6 +7,7 @@ use drift::coverage::{Coverage, ScanRecord};
 use drift::manifest::Manifest;
 use drift::observation::Found;
 
+use super::portrait::Portrait;
 use super::read::By;
 use super::{Pass, ScanSummary};
 use crate::baseline::ManifestFile;
@@ -88,6 +89,11 @@ impl Tally {
             drifts: 0,
             count: Count::default(),
         }
+    }
+
+    /// Counts a part that looks as it did when all of it was verified.
+    pub(super) fn unchanged(&mut self, portrait: &Portrait) {
+        self.count.entries += portrait.entries();
     }
 
     /// Adds what a thread counted.

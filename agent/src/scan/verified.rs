@@ -5,10 +5,12 @@
 //! `ctime` is older by more than [`SETTLED_NANOSECONDS`] than the moment it was read.
 //!
 //! ```text
-//! magic      8 bytes, "drftsee2"
+//! magic      8 bytes, "drftsee3"
 //! manifest   32 bytes, its BLAKE3; boot id: length (1 byte) and bytes; mounts: count (2 bytes), 8 bytes each
 //! latest     8 bytes, nanoseconds since 1970
 //! key        16 bytes
+//! portraits  count (4 bytes); for each: its first ordinal and that after its last, 8 bytes each; bits: 1 it has looks, 2 it is
+//!            linked (1 byte); its looks, else zeros (32 bytes)
 //! marks      8 bytes for each entry: SipHash-2-4 by the key of device, inode, ctime; zero where there is none
 //! digest     32 bytes, BLAKE3 of all before
 //! ```
@@ -24,10 +26,13 @@ use drift::Blake3;
 use drift::manifest::Part;
 use driftmark_kernel::Stat;
 
+use super::glance::Share;
+use super::portrait::Portrait;
+
 /// A change within the kernel's clock tick of the reading may have the same `ctime` as the reading saw.
 const SETTLED_NANOSECONDS: i64 = 20_000_000;
 
-const MAGIC: &[u8; 8] = b"drftsee2";
+const MAGIC: &[u8; 8] = b"drftsee3";
 const MARK_BYTES: usize = 8;
 const DIGEST_BYTES: u64 = 32;
 /// So many marks are written, and read, at once.
@@ -44,6 +49,8 @@ pub struct Verified {
     marks: Vec<Mark>,
     /// A full pass goes on beside, and these were not begun anew since it began.
     full_began: bool,
+    /// How parts looked when their entries were last gone through. With other parts they are of no use.
+    portraits: Vec<Portrait>,
 }
 
 /// What marks depend on: with any other they are worth nothing.
@@ -98,9 +105,15 @@ impl Verified {
         self.latest = self.latest.max(read_at);
     }
 
-    /// All marks, to be shared out among the parts of the manifest in their order.
-    pub(super) fn shared_out(&mut self, parts: Vec<Part>) -> Vec<(Part, Marks<'_>)> {
-        let key = self.key;
+    /// Keeps how parts looked, and nothing of any other.
+    pub(super) fn keep(&mut self, mut portraits: Vec<Portrait>) {
+        portraits.sort_unstable_by_key(|portrait| portrait.ordinals.start);
+        self.portraits = portraits;
+    }
+
+    /// All that is known, to be shared out among the parts of the manifest in their order.
+    pub(super) fn shared_out(&mut self, parts: Vec<Part>) -> Vec<Share<'_>> {
+        let (key, portraits) = (self.key, &self.portraits);
         let mut rest = self.marks.as_mut_slice();
         let share = |part: Part| {
             let length = part.ordinals.end - part.ordinals.start;
@@ -108,7 +121,15 @@ impl Verified {
             let (marks, others) = std::mem::take(&mut rest).split_at_mut(there);
             rest = others;
             let first = part.ordinals.start;
-            (part, Marks { key, first, marks })
+            let portrait = portraits
+                .binary_search_by_key(&first, |portrait| portrait.ordinals.start)
+                .map(|nth| &portraits[nth]);
+            let portrait = portrait.ok().filter(|one| one.ordinals == part.ordinals);
+            Share {
+                portrait: portrait.filter(|_| there as u64 == length).cloned(),
+                marks: Marks { key, first, marks },
+                part,
+            }
         };
         parts.into_iter().map(share).collect()
     }
@@ -151,7 +172,9 @@ impl Verified {
         let mut bytes = Vec::with_capacity(MARKS_AT_ONCE * MARK_BYTES);
         for marks in self.marks.chunks(MARKS_AT_ONCE) {
             bytes.clear();
-            bytes.extend(marks.iter().flat_map(|mark| mark.0.to_le_bytes()));
+            for mark in marks {
+                bytes.extend_from_slice(&mark.0.to_le_bytes());
+            }
             put(&bytes)?;
         }
         Ok(())
@@ -172,6 +195,10 @@ impl Verified {
         bytes.extend_from_slice(&self.latest.to_le_bytes());
         bytes.extend_from_slice(&self.key.0.to_le_bytes());
         bytes.extend_from_slice(&self.key.1.to_le_bytes());
+        bytes.extend_from_slice(&(self.portraits.len() as u32).to_le_bytes());
+        self.portraits
+            .iter()
+            .for_each(|portrait| portrait.write(&mut bytes));
         bytes
     }
 
@@ -200,6 +227,9 @@ impl Verified {
             u64::from_le_bytes(from.take()?),
             u64::from_le_bytes(from.take()?),
         );
+        let count = u32::from_le_bytes(from.take()?);
+        let portraits = (0..count).map(|_| from.take().map(|bytes| Portrait::read(&bytes)));
+        let portraits = portraits.collect::<io::Result<_>>()?;
         let mut marks = Vec::with_capacity(entries as usize);
         let mut bytes = vec![0; MARKS_AT_ONCE * MARK_BYTES];
         while marks.len() < entries as usize {
@@ -220,6 +250,7 @@ impl Verified {
             key,
             marks,
             full_began: false,
+            portraits,
         }))
     }
 }
@@ -252,6 +283,11 @@ impl Hashed<'_> {
 }
 
 impl Marks<'_> {
+    /// Whether every entry was verified.
+    pub(super) fn are_complete(&self) -> bool {
+        !self.marks.contains(&Mark::default())
+    }
+
     /// Whether the entry looks exactly as it did when it was verified.
     pub(super) fn trust(&self, ordinal: u64, stat: &Stat) -> bool {
         let mark = self.at(ordinal).map(|at| self.marks[at]);

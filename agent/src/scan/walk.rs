@@ -2,12 +2,15 @@
 //!
 //! Directories are read whole, their names sorted, and each is entered right after it was visited. The walk keeps an
 //! explicit stack: a tree may be as deep as it likes. A walk may be of a part of the paths alone: it then lists the
-//! directories above its first path, without visiting them, and keeps no name that is not on the way.
+//! directories above its first path, without visiting them, and keeps no name that is not on the way. A path is put
+//! together only for who asks for it.
 
+mod at;
 mod found;
 mod place;
 mod single;
 
+use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use driftmark_kernel::{Access, Between, Dir, FileKind, Names, Scratch, Stat, boo
 
 use super::filesystems::{Filesystems, Holding};
 
+pub(crate) use at::At;
 pub(crate) use found::{directory_entry, entry, gap, group, is_gone, other_entry, unreadable};
 pub(crate) use place::{HeldPlace, Place};
 
@@ -25,7 +29,7 @@ pub(crate) use place::{HeldPlace, Place};
 pub(crate) enum Visit<'w> {
     /// A regular file, by what its directory says of it: still to be opened and read.
     File {
-        path: TreePath,
+        at: At<'w>,
         place: Place<'w>,
         /// The rule that counts there.
         rule: Option<&'w Rule>,
@@ -41,7 +45,7 @@ pub(crate) enum Visit<'w> {
     },
     /// Anything else: [`other_entry`] gives all that is held of it.
     Other {
-        path: TreePath,
+        at: At<'w>,
         stat: Stat,
         /// A moment before that was looked at, nanoseconds since 1970.
         looked_at: i64,
@@ -49,6 +53,17 @@ pub(crate) enum Visit<'w> {
     },
     /// Something that cannot be looked at, and nothing below it.
     Gap(Gap),
+}
+
+impl Visit<'_> {
+    /// Whether something was met at this path.
+    pub(crate) fn is_at(&self, path: &TreePath) -> bool {
+        match self {
+            Visit::File { at, .. } | Visit::Other { at, .. } => at.is(path),
+            Visit::Directory { path: met, .. } => met == path,
+            Visit::Gap(_) => false,
+        }
+    }
 }
 
 /// A walk over file systems, led by the rules: below a volatile rule nothing is looked at.
@@ -71,6 +86,36 @@ struct Level<'a> {
     holding: Holding,
     /// The rules that may count at its names.
     scope: Scope<'a>,
+    /// Whether a file system of the image belongs at one of its names.
+    has_mount_points: bool,
+}
+
+impl<'a> Level<'a> {
+    fn place<'d>(&'d self, name: &'d CStr) -> Place<'d> {
+        Place {
+            dir: &self.dir,
+            name,
+            holding: self.holding,
+        }
+    }
+
+    /// What may count at its names: rules, and whether a file system of the image belongs at one.
+    fn around(&self) -> (&Scope<'a>, bool) {
+        (&self.scope, self.has_mount_points)
+    }
+
+    /// The rule that counts at one of its names.
+    fn rule(&self, at: &At<'_>) -> Option<&'a Rule> {
+        match self.scope.is_empty() {
+            true => None,
+            false => self.scope.first_match(at.path()),
+        }
+    }
+
+    /// Whether one of its names, none of which is beyond the one that leads to `end`, is `end` itself.
+    fn is_at_end(&self, end: Option<&TreePath>, name: &CStr) -> bool {
+        end.is_some_and(|end| end.is_joined_of(&self.path, name.to_bytes()))
+    }
 }
 
 /// What the rules say of a directory.
@@ -159,28 +204,25 @@ impl<'a> Walk<'a> {
                 continue;
             };
             level.next += 1;
-            let Ok(path) = level.path.join(name.name.to_bytes()) else {
+            let Some(at) = At::of(&level.path, name.name) else {
                 visit(Visit::Gap(gap(&level.path, GapReason::TooDeep, "")))?;
                 self.leave(levels);
                 continue;
             };
-            if self.end.is_some_and(|end| path >= *end) {
+            if level.is_at_end(self.end, name.name) {
                 break;
             }
-            let place = Place {
-                dir: &level.dir,
-                name: name.name,
-                holding: level.holding,
-            };
-            let rule = level.scope.first_match(&path);
-            match self.look(&path, place, name.kind, &level.scope, rule) {
+            let place = level.place(name.name);
+            let rule = level.rule(&at);
+            match self.look(&at, place, name.kind, level.around(), rule) {
                 Looked::Directory(dir, holding) => {
+                    let path = at.into_path();
                     let ruled = Ruled::of(&level.scope, rule, &path);
                     self.enter(dir, path, holding, ruled, levels, visit)?;
                 }
-                Looked::File => visit(Visit::File { path, place, rule })?,
+                Looked::File => visit(Visit::File { at, place, rule })?,
                 Looked::Other(stat, looked_at) => visit(Visit::Other {
-                    path,
+                    at,
                     stat,
                     looked_at,
                     place,
@@ -222,17 +264,14 @@ impl<'a> Walk<'a> {
                 return Ok(());
             };
             level.next += 1;
-            let Ok(below) = level.path.join(component) else {
+            let Some(at) = At::of(&level.path, name.name) else {
                 return Ok(());
             };
-            let place = Place {
-                dir: &level.dir,
-                name: name.name,
-                holding: level.holding,
-            };
-            let rule = scope.first_match(&below);
-            match self.look(&below, place, name.kind, &scope, rule) {
-                Looked::Directory(found, held) => (dir, path, holding) = (found, below, held),
+            let (place, rule) = (level.place(name.name), level.rule(&at));
+            match self.look(&at, place, name.kind, level.around(), rule) {
+                Looked::Directory(found, held) => {
+                    (dir, path, holding) = (found, at.into_path(), held);
+                }
                 Looked::Gap(gap) => return visit(Visit::Gap(gap)),
                 Looked::File | Looked::Other(..) | Looked::Nothing => return Ok(()),
             }
@@ -244,26 +283,28 @@ impl<'a> Walk<'a> {
     /// it: what it really is, the open that follows finds out.
     fn look(
         &self,
-        path: &TreePath,
+        at: &At<'_>,
         place: Place<'_>,
         listed: Option<FileKind>,
-        scope: &Scope<'_>,
+        (scope, has_mount_points): (&Scope<'_>, bool),
         rule: Option<&Rule>,
     ) -> Looked {
-        if let Some((tree, holding)) = self.filesystems.mounted_at(path) {
-            return match tree.root() {
-                Ok(dir) => Looked::Directory(dir, holding),
-                Err(error) => Looked::Gap(unreadable(path, &error)),
-            };
+        if has_mount_points {
+            if let Some((tree, holding)) = self.filesystems.mounted_at(at.path()) {
+                return match tree.root() {
+                    Ok(dir) => Looked::Directory(dir, holding),
+                    Err(error) => Looked::Gap(unreadable(at.path(), &error)),
+                };
+            }
+            if self.filesystems.is_missing(at.path()) {
+                return Looked::Gap(gap(at.path(), GapReason::FilesystemMissing, ""));
+            }
         }
-        if self.filesystems.is_missing(path) {
-            return Looked::Gap(gap(path, GapReason::FilesystemMissing, ""));
-        }
-        let below_volatile = is_below_volatile(rule, path);
+        let below_volatile = rule.is_some() && is_below_volatile(rule, at.path());
         if place.dir.access() == Access::PrivateClone {
             match listed {
                 Some(FileKind::File | FileKind::Directory)
-                    if below_volatile && !scope.descend(path) =>
+                    if below_volatile && !scope.descend(at.path()) =>
                 {
                     return Looked::Nothing;
                 }
@@ -280,21 +321,21 @@ impl<'a> Walk<'a> {
         let stat = match place.stat() {
             Ok(stat) => stat,
             Err(error) if is_gone(&error) => return Looked::Nothing,
-            Err(error) => return Looked::Gap(unreadable(path, &error)),
+            Err(error) => return Looked::Gap(unreadable(at.path(), &error)),
         };
         if place.dir.crosses(&stat) {
             return if below_volatile {
                 Looked::Nothing
             } else {
-                Looked::Gap(gap(path, GapReason::UnderMount, ""))
+                Looked::Gap(gap(at.path(), GapReason::UnderMount, ""))
             };
         }
         match stat.kind {
-            FileKind::Directory if below_volatile && !scope.descend(path) => Looked::Nothing,
+            FileKind::Directory if below_volatile && !scope.descend(at.path()) => Looked::Nothing,
             FileKind::Directory => match place.dir.open_dir(place.name) {
                 Ok(dir) => Looked::Directory(dir, place.holding),
                 Err(error) if is_gone(&error) => Looked::Nothing,
-                Err(error) => Looked::Gap(unreadable(path, &error)),
+                Err(error) => Looked::Gap(unreadable(at.path(), &error)),
             },
             _ if below_volatile => Looked::Nothing,
             FileKind::File => Looked::File,
@@ -354,6 +395,7 @@ impl<'a> Walk<'a> {
         }
         names.sort();
         Ok(Level {
+            has_mount_points: self.filesystems.has_mount_points_in(&path),
             dir: Arc::new(dir),
             path,
             names,
@@ -370,9 +412,10 @@ impl<'a> Walk<'a> {
 
 /// The name in a directory by which a path lies below it; none of one that does not.
 fn name_towards<'p>(directory: &TreePath, path: &'p TreePath) -> Option<&'p [u8]> {
-    let depth = directory.components().count();
-    let name = path.components().nth(depth)?;
-    path.is_within(directory).then_some(name)
+    if !path.is_within(directory) {
+        return None;
+    }
+    path.components().nth(directory.components().count())
 }
 
 /// Whether the rule that counts at a path is a volatile one of a directory above: nothing here is held.

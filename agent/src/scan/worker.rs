@@ -19,7 +19,9 @@ use drift::observation::Found;
 use driftmark_kernel::Stat;
 
 use super::ahead::Ahead;
+use super::glance::Share;
 use super::order::{Rank, rank};
+use super::portrait::Sketch;
 use super::read::From;
 use super::shared::{PartQueue, Shared};
 use super::tally::Count;
@@ -45,6 +47,8 @@ pub(super) struct Worker<'s> {
     told: SyncSender<Told>,
     reader: Reader<'s>,
     ahead: Ahead,
+    /// How the part looks that it goes through.
+    sketch: Sketch,
     count: Count,
     walking: Option<Walking<'s>>,
     /// Long files are left for the end.
@@ -88,6 +92,7 @@ impl<'s> Worker<'s> {
             told,
             reader,
             ahead: Ahead::of(shared.hands, shared.pace),
+            sketch: Sketch::default(),
             count: Count::default(),
             walking: Some(Walking::begin(shared)),
             leaves_long: shared.hands > 1,
@@ -128,7 +133,10 @@ impl<'s> Worker<'s> {
     fn parts(&mut self, parts: &PartQueue<'_>) -> Result<(), ScanError> {
         loop {
             let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((part, mut marks)) = next else {
+            let Some(Share {
+                part, mut marks, ..
+            }) = next
+            else {
                 return Ok(());
             };
             self.part(&part, &mut marks)?;
@@ -139,12 +147,14 @@ impl<'s> Worker<'s> {
         let manifest = self.shared.manifest;
         let is_urgent = self.shared.order == Order::RunsFirst && rank(part) != Rank::Later;
         self.leaves_long = self.shared.hands > 1 && !is_urgent;
+        self.sketch.restart();
         let mut merge = Merge::part(manifest, part);
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules())
             .between(part.start.as_ref(), part.end.as_ref());
         if let Err(error) = walk.run(&mut |visit| self.visit(part, &mut merge, marks, visit))? {
             self.gap(part, &mut merge, unreadable(&TreePath::root(), &error))?;
         }
+        self.shared.drawn(self.sketch.finish(&part.ordinals));
         while let Some(coming) = self.ahead.pop() {
             self.has_come(coming, marks)?;
         }
@@ -163,9 +173,8 @@ impl<'s> Worker<'s> {
         self.shared.go_on()?;
         let path = match &visit {
             Visit::Gap(_) => None,
-            Visit::Directory { path, .. }
-            | Visit::Other { path, .. }
-            | Visit::File { path, .. } => Some(path),
+            Visit::Directory { path, .. } => Some(path),
+            Visit::Other { at, .. } | Visit::File { at, .. } => Some(at.path()),
         };
         let met = match path {
             Some(path) => merge.meet(path, &mut |entry| self.missing(&entry))?,
@@ -197,20 +206,22 @@ impl<'s> Worker<'s> {
                 looked_at,
                 holding,
             } => {
+                self.sketch.directory(&path, &stat);
                 let entry = |path| directory_entry(path, dir, &stat, holding);
                 self.plain(&path, (&stat, looked_at), met, marks, &entry);
             }
             Visit::Other {
-                path,
+                at,
                 stat,
                 looked_at,
                 place,
             } => {
+                self.sketch.name(&at, &stat);
                 let entry = |path| other_entry(path, &stat, place);
-                self.plain(&path, (&stat, looked_at), met, marks, &entry);
+                self.plain(at.path(), (&stat, looked_at), met, marks, &entry);
             }
-            Visit::File { path, place, rule } => {
-                self.file(path, place, rule, met, marks)?;
+            Visit::File { at, place, rule } => {
+                self.file(at, place, rule, met, marks)?;
                 self.tell_if_cold();
             }
         }
@@ -226,6 +237,9 @@ impl<'s> Worker<'s> {
         marks: &mut Marks<'_>,
         entry: &dyn Fn(TreePath) -> io::Result<Entry>,
     ) {
+        if met.is_none() {
+            self.sketch.spoil();
+        }
         if self.is_trusted(stat, None, met.as_ref(), marks) {
             return;
         }
@@ -238,7 +252,7 @@ impl<'s> Worker<'s> {
                 self.found(met, found, stat, looked_at, Some(marks));
             }
             Err(error) => {
-                self.count.unverified += u64::from(met.is_some());
+                self.unverified(met.as_ref(), Some(marks));
                 self.cover(met.as_ref());
                 self.tell(Finding::Gap(unreadable(path, &error)));
             }
@@ -252,6 +266,7 @@ impl<'s> Worker<'s> {
         merge: &mut Merge<'_, ManifestFile>,
         gap: Gap,
     ) -> Result<(), ScanError> {
+        self.sketch.spoil();
         let mut linked = Vec::new();
         let mut entries = 0;
         let missing = &mut |entry| self.missing(&entry);

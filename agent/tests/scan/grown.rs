@@ -75,27 +75,46 @@ pub(crate) fn change(root: &Path, random: &mut Random) {
     let directory = paths.iter().find(|path| path.is_dir()).unwrap();
     fs::remove_dir_all(directory).unwrap();
     for _ in 0..CHANGES {
-        let path = random.one_of(&paths);
-        let Ok(metadata) = path.symlink_metadata() else {
-            continue;
-        };
-        match random.below(6) {
-            0 if metadata.is_dir() => fs::remove_dir_all(path).unwrap(),
-            0 => fs::remove_file(path).unwrap(),
-            1 if metadata.is_file() => fs::write(path, b"other content").unwrap(),
-            2 if metadata.is_file() => fs::hard_link(path, root.join(random.name() + "l")).unwrap(),
-            3 if !metadata.is_symlink() => {
-                let mode = metadata.permissions().mode() ^ 0o4000;
-                fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-            }
-            4 if metadata.is_file() => {
-                fs::remove_file(path).unwrap();
-                fs::create_dir(path).unwrap();
-                fs::write(path.join("in it"), b"new").unwrap();
-            }
-            _ if metadata.is_dir() => fs::write(path.join(random.name() + "n"), b"new").unwrap(),
-            _ => {}
+        change_one_of(&paths, root, random);
+    }
+}
+
+/// Changes one path, or moves one directory.
+pub(crate) fn change_one(root: &Path, random: &mut Random) {
+    let mut paths = Vec::new();
+    list(root, &mut paths);
+    if random.below(4) == 0 {
+        paths.retain(|path| path.is_dir() && !path.is_symlink());
+        let (from, into) = (random.one_of(&paths), random.one_of(&paths));
+        if !into.starts_with(from) {
+            fs::rename(from, into.join(random.name() + "m")).unwrap();
         }
+    } else {
+        change_one_of(&paths, root, random);
+    }
+}
+
+fn change_one_of(paths: &[PathBuf], root: &Path, random: &mut Random) {
+    let path = random.one_of(paths);
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
+    match random.below(6) {
+        0 if metadata.is_dir() => fs::remove_dir_all(path).unwrap(),
+        0 => fs::remove_file(path).unwrap(),
+        1 if metadata.is_file() => fs::write(path, b"other content").unwrap(),
+        2 if metadata.is_file() => fs::hard_link(path, root.join(random.name() + "l")).unwrap(),
+        3 if !metadata.is_symlink() => {
+            let mode = metadata.permissions().mode() ^ 0o4000;
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        4 if metadata.is_file() => {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("in it"), b"new").unwrap();
+        }
+        _ if metadata.is_dir() => fs::write(path.join(random.name() + "n"), b"new").unwrap(),
+        _ => {}
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod cold;
+mod glanced;
 mod grown;
 mod naive;
 mod paced;
@@ -144,24 +145,34 @@ fn settle() {
     let _ = never.recv_timeout(Duration::from_millis(50));
 }
 
-/// What a scan tells.
-fn told(
-    baseline: &Baseline,
-    root: &Path,
+/// A scan that nothing interrupts or keeps back.
+fn request<'a>(
+    baseline: &'a Baseline,
+    root: &'a Path,
     (pass, threads): (Pass, usize),
-    verified: &mut Verified,
-) -> (Vec<Finding>, ScanSummary) {
-    let request = ScanRequest {
+) -> ScanRequest<'a> {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    ScanRequest {
         baseline,
         root,
         pass,
         threads,
         held_length: &|_| None,
-        interrupt: &AtomicBool::new(false),
+        interrupt: &NEVER,
         pace: None,
         order: Order::OfPaths,
         progress: &|_| {},
-    };
+    }
+}
+
+/// What a scan tells.
+fn told(
+    baseline: &Baseline,
+    root: &Path,
+    how: (Pass, usize),
+    verified: &mut Verified,
+) -> (Vec<Finding>, ScanSummary) {
+    let request = request(baseline, root, how);
     let mut findings = Vec::new();
     let summary = scan(&request, verified, &mut |finding| findings.push(finding));
     (findings, summary.unwrap())

@@ -6,6 +6,7 @@ use crate::TreePath;
 use crate::compare::CompareError;
 use crate::entry::Entry;
 use crate::manifest::{Contents, Entries, ManifestError, Part, Source};
+use crate::path::compare_bytes;
 
 /// One forward pass over a manifest, led by the paths of a walk in the same order.
 #[derive(Debug)]
@@ -13,7 +14,8 @@ pub struct Merge<'m, S> {
     entries: Entries<'m, S>,
     next: Option<Met>,
     started: bool,
-    before: Option<TreePath>,
+    /// The path that came last: one buffer for all of them.
+    before: Option<Vec<u8>>,
     /// What the last gap covers: nothing below it is met any more.
     gap: Option<TreePath>,
 }
@@ -57,11 +59,10 @@ impl<'m, S: Source> Merge<'m, S> {
         path: &TreePath,
         missing: &mut dyn FnMut(Entry),
     ) -> Result<Option<Met>, CompareError> {
-        let after_before = self.before.as_ref().is_none_or(|before| before < path);
-        if !after_before || self.gap.as_ref().is_some_and(|gap| path.is_within(gap)) {
+        if self.compared(path).is_le() || self.gap.as_ref().is_some_and(|gap| path.is_within(gap)) {
             return Err(self.out_of_order(path));
         }
-        self.before = Some(path.clone());
+        self.goes_on_from(path);
         while let Some(met) = self.peek()? {
             match met.entry.path.cmp(path) {
                 Ordering::Less => missing(self.take()?.expect("it was peeked at").entry),
@@ -84,10 +85,9 @@ impl<'m, S: Source> Merge<'m, S> {
         missing: &mut dyn FnMut(Entry),
         covered: &mut dyn FnMut(Entry),
     ) -> Result<(), CompareError> {
-        let in_order = |before: &TreePath| before <= path || before.is_within(path);
-        if !self.before.as_ref().is_none_or(in_order)
-            || self.gap.as_ref().is_some_and(|gap| path.is_within(gap))
-        {
+        let compared = self.compared(path);
+        let in_order = compared.is_ge() || self.before().is_within(path);
+        if !in_order || self.gap.as_ref().is_some_and(|gap| path.is_within(gap)) {
             return Err(self.out_of_order(path));
         }
         while self.peek()?.is_some_and(|met| met.entry.path < *path) {
@@ -99,7 +99,9 @@ impl<'m, S: Source> Merge<'m, S> {
         {
             covered(self.take()?.expect("it was peeked at").entry);
         }
-        self.before = self.before.take().max(Some(path.clone()));
+        if compared.is_gt() {
+            self.goes_on_from(path);
+        }
         self.gap = Some(path.clone());
         Ok(())
     }
@@ -115,9 +117,28 @@ impl<'m, S: Source> Merge<'m, S> {
         Ok(())
     }
 
+    /// How a path lies from the one before: greater if it comes after it.
+    fn compared(&self, path: &TreePath) -> Ordering {
+        match &self.before {
+            Some(before) => compare_bytes(path.as_bytes(), before),
+            None => Ordering::Greater,
+        }
+    }
+
+    fn goes_on_from(&mut self, path: &TreePath) {
+        let before = self.before.get_or_insert_default();
+        before.clear();
+        before.extend_from_slice(path.as_bytes());
+    }
+
+    fn before(&self) -> TreePath {
+        let before = self.before.as_deref().map(TreePath::new);
+        before.and_then(Result::ok).unwrap_or_default()
+    }
+
     fn out_of_order(&self, found: &TreePath) -> CompareError {
         CompareError::OutOfOrder {
-            before: self.before.clone().unwrap_or_default(),
+            before: self.before(),
             found: found.clone(),
         }
     }

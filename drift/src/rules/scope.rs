@@ -39,6 +39,11 @@ impl<'r> Scope<'r> {
         }
     }
 
+    /// Whether none can count there.
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
     /// See [`Rules::first_match`].
     pub fn first_match(&self, path: &TreePath) -> Option<&'r Rule> {
         let mut candidates = self.candidates();

@@ -72,8 +72,23 @@ fn tell_all(story: &str, mutations: &[Mutation]) -> Result<()> {
 }
 
 fn tell(ground: &Ground, mutation: &Mutation) -> Result<()> {
-    let drifts: Vec<&str> = mutation.drifts.iter().map(String::as_str).collect();
+    let were_files = files(ground, &mutation.drifts);
     ground.shell("tree", &mutation.make).context("make it")?;
+    let are_files = files(ground, &mutation.drifts);
+    let rows = mutation
+        .drifts
+        .iter()
+        .zip(were_files.iter().zip(&are_files));
+    let drifts: Vec<String> = rows
+        .map(
+            |(drift, (was, is))| match ground.has_verity() && was != is {
+                // That a file has fs-verity is one of its flags.
+                true => format!("{drift} flags"),
+                false => drift.clone(),
+            },
+        )
+        .collect();
+    let drifts: Vec<&str> = drifts.iter().map(String::as_str).collect();
     let all_find = |drifts: &[&str], when: &str| {
         let passes = PASSES.into_iter();
         passes
@@ -92,6 +107,16 @@ fn tell(ground: &Ground, mutation: &Mutation) -> Result<()> {
         println!("told: {}", mutation.name);
     }
     outcome
+}
+
+/// Which of the changed paths are regular files.
+fn files(ground: &Ground, drifts: &[String]) -> Vec<bool> {
+    let changed = drifts.iter().map(|drift| {
+        let path = drift.strip_prefix("changed /")?.split(' ').next()?;
+        let path = ground.root().join("tree").join(path);
+        Some(path.symlink_metadata().ok()?.is_file())
+    });
+    changed.map(|is_file| is_file == Some(true)).collect()
 }
 
 #[test]

@@ -74,17 +74,17 @@ fn walk(hand: &mut Hand<'_>, pool: &Pool<'_>, rules: &Rules) -> Result<(), BakeE
 /// What there is to do about a path; none if all that is to be said of it is a gap.
 fn meet(visit: Visit<'_>, pool: &Pool<'_>) -> Option<Met> {
     let (path, stat, entry) = match visit {
-        Visit::File { path, place, .. } if is_self(&path) => {
+        Visit::File { at, place, .. } if is_self(at.path()) => {
             let known = match place.stat() {
-                Ok(stat) => self_file_of(path, (stat.mode, stat.uid, stat.gid)),
+                Ok(stat) => self_file_of(at.into_path(), (stat.mode, stat.uid, stat.gid)),
                 Err(error) => {
-                    pool.gap(unreadable(&path, &error));
+                    pool.gap(unreadable(at.path(), &error));
                     return None;
                 }
             };
             return Some(Met::Known(Box::new(known)));
         }
-        Visit::File { path, place, .. } => return Some(Met::File(path, place.hold())),
+        Visit::File { at, place, .. } => return Some(Met::File(at.into_path(), place.hold())),
         Visit::Directory {
             path,
             dir,
@@ -96,8 +96,9 @@ fn meet(visit: Visit<'_>, pool: &Pool<'_>) -> Option<Met> {
             (path, stat, entry)
         }
         Visit::Other {
-            path, stat, place, ..
+            at, stat, place, ..
         } => {
+            let path = at.into_path();
             let entry = other_entry(path.clone(), &stat, place);
             (path, stat, entry)
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use drift::TreePath;
 use driftmark_kernel::boot;
 
-use super::{Holding, Looked, Place, Ruled, Visit, Walk, unreadable};
+use super::{At, Holding, Looked, Place, Ruled, Visit, Walk, unreadable};
 use crate::scan::filesystems::is_absent;
 
 impl Walk<'_> {
@@ -41,17 +41,16 @@ impl Walk<'_> {
             name: &name,
             holding,
         };
+        let Some(at) = At::of(&parent, &name) else {
+            return Ok(false);
+        };
         let scope = self.rules.scope();
         let rule = scope.first_match(path);
-        match self.look(path, place, None, &scope, rule) {
+        match self.look(&at, place, None, (&scope, true), rule) {
             Looked::Directory(dir, holding) => directory(path, &dir, holding, visit)?,
-            Looked::File => visit(Visit::File {
-                path: path.clone(),
-                place,
-                rule,
-            })?,
+            Looked::File => visit(Visit::File { at, place, rule })?,
             Looked::Other(stat, looked_at) => visit(Visit::Other {
-                path: path.clone(),
+                at,
                 stat,
                 looked_at,
                 place,

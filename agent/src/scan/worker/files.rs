@@ -11,7 +11,7 @@ use crate::scan::ahead::Coming;
 use crate::scan::long::{Hashed, Long};
 use crate::scan::read::{From, HugeOnlyIf, Known};
 use crate::scan::verified::{Marks, is_settled};
-use crate::scan::walk::Place;
+use crate::scan::walk::{At, Place};
 use crate::scan::{Digests, Pass, Read, ScanError, Wants};
 
 /// A file of this length that drifted by its size alone is not read: see [`Worker::wants`].
@@ -20,24 +20,35 @@ const HUGE_BYTES: u64 = 1 << 30;
 impl Worker<'_> {
     pub(super) fn file(
         &mut self,
-        path: TreePath,
+        at: At<'_>,
         place: Place<'_>,
         rule: Option<&Rule>,
         met: Option<Met>,
         marks: &mut Marks<'_>,
     ) -> Result<(), ScanError> {
+        if met.is_none() {
+            self.sketch.spoil();
+        }
         if self.shared.pass == Pass::Quick
             && let Ok(stat) = place.stat()
             && self.is_trusted(&stat, rule, met.as_ref(), marks)
         {
+            self.sketch.name(&at, &stat);
             return Ok(());
         }
-        let mut wants = self.wants(&path, rule, met.as_ref());
+        let path = at.path();
+        let mut wants = self.wants(path, rule, met.as_ref());
         wants.leave_long = wants.is_plain() && self.leaves_long;
         wants.leave_cold = self.shared.pass != Pass::Disk;
         wants.around = wants.leave_cold;
         let read_at = boot::realtime_ns();
-        let read = match self.reader.read(&path, place, Digests::Blake3, &wants) {
+        let read = self.reader.read(path, place, Digests::Blake3, &wants);
+        match read.stat() {
+            Some(stat) => self.sketch.name(&at, stat),
+            None => self.sketch.spoil(),
+        }
+        let path = at.into_path();
+        let read = match read {
             Read::Long { file, stat } if self.shared.takes_long() => {
                 let place = place.hold();
                 self.shared

@@ -69,11 +69,15 @@ impl Worker<'_> {
                 self.found(met, found, &stat, read_at, marks);
             }
             Read::Gone => {
+                self.forget(met.as_ref(), marks);
                 met.into_iter().for_each(|met| self.missing(&met.entry));
             }
-            Read::Enough(stat) => self.unread(path, place.holding, met, &stat),
+            Read::Enough(stat) => {
+                self.forget(met.as_ref(), marks);
+                self.unread(path, place.holding, met, &stat);
+            }
             Read::Gap(gap) => {
-                self.count.unverified += u64::from(met.is_some());
+                self.unverified(met.as_ref(), marks);
                 match place.stat() {
                     Ok(stat) => self.unread(path, place.holding, met, &stat),
                     Err(_) => self.cover(met.as_ref()),
@@ -183,6 +187,21 @@ impl Worker<'_> {
             &seen,
             &mut |finding| self.tell(finding),
         );
+    }
+
+    /// An entry could not be verified.
+    pub(super) fn unverified(&mut self, met: Option<&Met>, marks: Option<&mut Marks<'_>>) {
+        self.count.unverified += u64::from(met.is_some());
+        self.forget(met, marks);
+    }
+
+    /// What was marked of an entry is not what it is now, even if it was not read.
+    fn forget(&self, met: Option<&Met>, marks: Option<&mut Marks<'_>>) {
+        match (met.filter(|_| self.shared.pass != Pass::Disk), marks) {
+            (Some(met), Some(marks)) => marks.forget(met.ordinal),
+            (Some(met), None) => self.shared.forget_later(met.ordinal),
+            (None, _) => {}
+        }
     }
 
     /// A name that could not be read may still be one of its group.

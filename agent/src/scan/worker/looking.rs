@@ -63,10 +63,12 @@ impl Worker<'_> {
                     drop(groups);
                     self.tell(Finding::Gap(gap));
                 }
-                Visit::Directory { path: ref met, .. }
-                | Visit::Other { path: ref met, .. }
-                | Visit::File { path: ref met, .. } => {
+                Visit::Directory { path: ref met, .. } => {
                     let met = merge.meet(met, missing)?;
+                    self.met(met, marks, visit)?;
+                }
+                Visit::Other { ref at, .. } | Visit::File { ref at, .. } => {
+                    let met = merge.meet(at.path(), missing)?;
                     self.met(met, marks, visit)?;
                 }
             }
