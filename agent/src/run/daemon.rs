@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
-use super::sight::{self, Sight};
+use super::sight::Sight;
 use super::state::{MAX_VOLATILE_SPOOL_BYTES, StateDirectory};
 use super::waiting::Waiting;
 use super::{Ended, RunError, Sources, boot_id};
@@ -65,7 +65,10 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
         tokio::select! {
             _ = ticks.tick() => daemon.tick(),
             saying = said.recv() => daemon.hear(saying.ok_or(RunError::Scanner)?),
-            Some(told) = told.recv() => daemon.step(sight::event(told), Now::read()),
+            Some(told) = told.recv() => {
+                let event = daemon.sight.hear(told);
+                daemon.step(event, Now::read());
+            }
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(SETTLE).await;

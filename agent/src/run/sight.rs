@@ -78,37 +78,39 @@ impl Sight {
     pub(super) fn rest(&mut self) {
         self.now = None;
     }
-}
 
-/// What the sentinel makes of it; the log has what somebody should know.
-pub(super) fn event(told: Told) -> Event {
-    match told {
-        Told::Watching { limits } => {
-            tracing::info!(?limits, "the watch begins");
-            Event::Watching(limits)
-        }
-        Told::Seen(seen) => {
-            if !seen.drifts.is_empty() {
-                let first = seen.drifts.first().map(|drift| drift.path.to_string());
-                let by = seen
-                    .drifts
-                    .first()
-                    .and_then(|drift| seen.actor(&drift.path)?.process.as_ref())
-                    .and_then(|process| process.executable.as_ref())
-                    .map(|executable| executable.path.as_str());
-                tracing::info!(drifts = seen.drifts.len(), first, by, "the watch saw drift");
+    /// What the sentinel makes of what is told; the log has what somebody should know.
+    pub(super) fn hear(&mut self, told: Told) -> Event {
+        match told {
+            Told::Watching { limits } => {
+                tracing::info!(?limits, "the watch begins");
+                Event::Watching(limits)
             }
-            Event::Seen(seen)
-        }
-        Told::Blind { from, until } => {
-            let milliseconds = until.saturating_sub(from).as_millis() as u64;
-            tracing::warn!(milliseconds, "the watch lost events");
-            Event::Blind { from, until }
-        }
-        Told::InDoubt => Event::InDoubt,
-        Told::Ended(reason) => {
-            tracing::error!(reason, "nothing is watched between scans");
-            Event::WatchEnded(reason)
+            Told::Seen(seen) => {
+                if !seen.drifts.is_empty() {
+                    let first = seen.drifts.first().map(|drift| drift.path.to_string());
+                    let by = seen
+                        .drifts
+                        .first()
+                        .and_then(|drift| seen.actor(&drift.path)?.process.as_ref())
+                        .and_then(|process| process.executable.as_ref())
+                        .map(|executable| executable.path.as_str());
+                    tracing::info!(drifts = seen.drifts.len(), first, by, "the watch saw drift");
+                }
+                Event::Seen(seen)
+            }
+            Told::Blind { from, until } => {
+                let milliseconds = until.saturating_sub(from).as_millis() as u64;
+                tracing::warn!(milliseconds, "the watch lost events");
+                Event::Blind { from, until }
+            }
+            Told::InDoubt => Event::InDoubt,
+            Told::Ended(reason) => {
+                tracing::error!(reason, "nothing is watched between scans");
+                // Tried again when the manifest is opened next.
+                self.now = None;
+                Event::WatchEnded(reason)
+            }
         }
     }
 }

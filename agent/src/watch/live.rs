@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use drift::TreePath;
+use drift::entry::Kind;
 use driftmark_kernel::{Mount, boot, mounts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -356,7 +357,10 @@ impl Mounts {
 
     fn have_changed(&mut self, around: &Around, mounted: &[Mount]) -> bool {
         let wanted = &around.order.baseline.manifest.header().filesystems;
-        let covers = covers(mounted, &self.root, wanted);
+        let rules = around.order.baseline.manifest.rules();
+        let mut covers = covers(mounted, &self.root, wanted);
+        // What containers mount where anything may be mounted is nobody's business here.
+        covers.retain(|cover| !rules.allowance(&cover.path, Kind::Directory).covered);
         let before = self.covers.replace(covers);
         before.is_some() && before != self.covers
     }

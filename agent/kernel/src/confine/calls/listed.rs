@@ -118,7 +118,6 @@ pub(super) const WATCHING: &[c_long] = &[
     libc::SYS_fanotify_init,
     libc::SYS_fanotify_mark,
     libc::SYS_pidfd_open,
-    libc::SYS_open_by_handle_at,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_rm_watch,
