@@ -50,9 +50,7 @@ impl Sight {
         // The one before ends first: it would tell what is against another manifest.
         self.now = None;
         if self.watches == Watches::Nothing {
-            self.now = Some((manifest, None));
-            let reason = "it is switched off (`watch.enabled`)";
-            return Some(Event::WatchEnded(reason.to_owned()));
+            return None;
         }
         let order = Order {
             baseline,

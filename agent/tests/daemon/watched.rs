@@ -15,7 +15,11 @@ fn watched(collector: &Loopback, more: &str) -> (Instance, Running) {
     let instance = Instance::new(&collector.token());
     let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
     let config = config.replace("quick-interval = \"1s\"", "quick-interval = \"1h\"");
-    std::fs::write(instance.path("agent.toml"), format!("{config}{more}")).unwrap();
+    std::fs::write(
+        instance.path("agent.toml"),
+        format!("{config}[watch]\nenabled = true\n{more}"),
+    )
+    .unwrap();
     instance.bake();
     let running = instance.start();
     eventually("the watch and the first scan", || {
@@ -85,8 +89,11 @@ fn a_change_is_reported_between_scans_with_who_did_it_and_closed_when_it_is_put_
         let mut closed = world.reports.iter().flat_map(|(report, _)| &report.closed);
         closed.find(|id| **id == motd).copied()
     });
-    let status = instance.status();
-    assert!(status["coverage"]["limits"].is_null(), "{status}");
+    // Others on this machine may have made more events than there is room for: then a quick scan has the last word.
+    eventually("the watch to have seen all", || {
+        let status = instance.try_status()?;
+        status["coverage"]["limits"].is_null().then_some(())
+    });
     assert_eq!(running.stop(), Some(0));
 }
 
@@ -133,20 +140,12 @@ fn as_little_is_told_as_is_configured() {
 
     let collector = Loopback::start();
     let instance = Instance::new(&collector.token());
-    let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
-    let config = format!("{config}[watch]\nenabled = false\n");
-    std::fs::write(instance.path("agent.toml"), config).unwrap();
     instance.bake();
     let running = instance.start();
-    collector.wait_for("a limit", |world| {
-        let mut limits = world
-            .reports
-            .iter()
-            .flat_map(|(report, _)| &report.coverage.limits);
-        limits
-            .find(|limit| limit.contains("watch.enabled"))
-            .cloned()
+    eventually("the first scan", || {
+        (instance.try_status()?["phase"] == "running").then_some(())
     });
+    assert!(!instance.log().contains("the watch begins"));
     std::fs::write(instance.path("root/etc/motd"), "pwned").unwrap();
     let found = collector.wait_for("a scan to find it", |world| {
         let mut opened = world.reports.iter().flat_map(|(report, _)| &report.opened);
