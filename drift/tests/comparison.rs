@@ -3,13 +3,13 @@
 
 mod trees;
 
-use drift::TreePath;
-use drift::compare::{CompareError, Finding, compare};
+use drift::compare::{CompareError, Expectation, Finding, compare, is_as_expected};
 use drift::coverage::{Gap, GapReason};
-use drift::entry::{Attribute, AttributeSet, Entry, Node};
+use drift::entry::{Attribute, AttributeSet, Entry, FileFlags, Links, Measurement, Node, Xattrs};
 use drift::manifest::UnverifiedManifest;
 use drift::observation::{Found, Observation};
 use drift::rules::Rules;
+use drift::{Blake3, TreePath};
 use proptest::prelude::*;
 use trees::grow::Planted;
 use trees::{Choices, Tree, model, mutate};
@@ -105,6 +105,37 @@ proptest! {
     }
 }
 
+#[test]
+fn what_fs_verity_measured_of_an_entry_makes_no_difference_to_what_was_read() {
+    let baked = strict(&[]).bake().unwrap();
+    let manifest = UnverifiedManifest::open(baked.bytes).unwrap();
+    let expectation = Expectation::new(manifest.header());
+    let file = |content: &[u8], verity: Option<Measurement>, links| Entry {
+        path: TreePath::new(b"file").unwrap(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        node: Node::File {
+            size: content.len() as u64,
+            content: Blake3::of(content),
+            verity: verity.map(Box::new),
+        },
+        xattrs: Xattrs::NONE,
+        flags: FileFlags::NONE,
+        links,
+    };
+    let links = Links {
+        least: TreePath::new(b"a name").unwrap(),
+        outside: 0,
+    };
+    let measured = Measurement::new(1, &[7; 32]);
+    let expected = file(b"content", measured, Some(links));
+    let read = Found::plain(file(b"content", None, None));
+    assert!(is_as_expected(&expectation, &expected, &read));
+    let other = Found::plain(file(b"another", None, None));
+    assert!(!is_as_expected(&expectation, &expected, &other));
+}
+
 /// A property over trees is worth what the trees have in them.
 #[test]
 fn the_trees_and_the_mischief_are_nasty_enough() {
@@ -164,7 +195,7 @@ fn the_trees_and_the_mischief_are_nasty_enough() {
 fn tree_of(paths: &[&str]) -> Tree {
     use drift::entry::{FileFlags, Xattrs};
     let planted = paths.iter().map(|path| {
-        let content = drift::Blake3::of(path.as_bytes());
+        let content = Blake3::of(path.as_bytes());
         let node = if path.ends_with("file") {
             Node::file(1, content)
         } else {

@@ -79,8 +79,10 @@ impl<T> LinkGroups<T> {
         if names.seen < group.names {
             return Vec::new();
         }
+        // No name that a gap covers can be one of these.
+        let nothing = HashMap::new();
         let complete = self.groups.remove(&(group.device, group.inode));
-        complete.map_or_else(Vec::new, |names| names.settle(&self.covered).collect())
+        complete.map_or_else(Vec::new, |names| names.settle(&nothing).collect())
     }
 
     /// Notes a name of a group that does not wait.
@@ -163,5 +165,56 @@ impl<T> Names<T> {
                 waited: waiting.waits,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Blake3;
+    use crate::entry::{FileFlags, Node, Xattrs};
+
+    fn path(name: &str) -> TreePath {
+        TreePath::new(name.as_bytes()).unwrap()
+    }
+
+    fn links(least: &str, outside: u32) -> Links {
+        Links {
+            least: path(least),
+            outside,
+        }
+    }
+
+    #[test]
+    fn what_a_gap_covers_is_no_name_of_a_group_that_is_complete_whichever_comes_first() {
+        let covered = Entry {
+            path: path("a"),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            node: Node::file(0, Blake3::of(b"")),
+            xattrs: Xattrs::NONE,
+            flags: FileFlags::NONE,
+            links: Some(links("a", 0)),
+        };
+        // Of three names one cannot be read, and the file has two by now: it cannot be one of them.
+        let group = Group {
+            device: (8, 1),
+            inode: 7,
+            names: 2,
+        };
+        for covers_first in [true, false] {
+            let mut groups = LinkGroups::default();
+            if covers_first {
+                groups.cover(&covered);
+            }
+            assert_eq!(groups.hold(group, &path("b"), Some(links("a", 0)), ()), []);
+            if !covers_first {
+                groups.cover(&covered);
+            }
+            let settled = groups.hold(group, &path("c"), Some(links("a", 0)), ());
+            let found: Vec<_> = settled.into_iter().map(|one| one.links).collect();
+            assert_eq!(found, [links("b", 0), links("b", 0)]);
+        }
     }
 }

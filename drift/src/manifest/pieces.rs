@@ -110,6 +110,10 @@ impl Pieces {
         while !bytes.is_empty() {
             let room = BLOCK_BYTES - self.last.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
+            if self.last.is_empty() {
+                // Twice as much would be half empty for as long as it waits.
+                self.last.reserve_exact(BLOCK_BYTES);
+            }
             self.last.extend_from_slice(now);
             bytes = later;
             if self.last.len() == BLOCK_BYTES {
