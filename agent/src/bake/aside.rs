@@ -1,8 +1,8 @@
 //! Receives what was read and is not to be written yet; keeps it in a file without a name, and gives it back.
 //!
 //! A bake can write nothing before it has read everything, and a manifest is some hundred bytes an entry until then. The file
-//! lies where the manifest will, and is gone with the process, however that ends. Where there can be none, or there is no
-//! room left, all of it stays in memory.
+//! lies where the manifest will, takes a quarter of the room that is there at most, and is gone with the process, however
+//! that ends. What does not go into it stays in memory.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +19,8 @@ pub(super) struct SetAside {
     file: Option<File>,
     /// Where the next bytes go.
     end: AtomicU64,
+    /// It may grow so far: the manifest itself has to find room beside it.
+    most: AtomicU64,
 }
 
 impl SetAside {
@@ -30,9 +32,15 @@ impl SetAside {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             rustix::fs::open(place, flags, Mode::RUSR | Mode::WUSR).ok()
         });
+        let file = made.map(File::from);
+        let room = file
+            .as_ref()
+            .and_then(|file| rustix::fs::fstatvfs(file).ok());
+        let room = room.map_or(0, |room| room.f_bavail.saturating_mul(room.f_frsize));
         SetAside {
-            file: made.map(File::from),
+            file,
             end: AtomicU64::new(0),
+            most: AtomicU64::new(room / 4),
         }
     }
 }
@@ -40,8 +48,16 @@ impl SetAside {
 impl Aside for SetAside {
     fn put(&self, bytes: &[u8]) -> Option<u64> {
         let file = self.file.as_ref()?;
-        let offset = self.end.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        file.write_all_at(bytes, offset).ok()?;
+        let length = bytes.len() as u64;
+        let offset = self.end.fetch_add(length, Ordering::Relaxed);
+        if offset + length > self.most.load(Ordering::Relaxed) {
+            return None;
+        }
+        if file.write_all_at(bytes, offset).is_err() {
+            // Who has no room now shall not be asked for it again.
+            self.most.store(0, Ordering::Relaxed);
+            return None;
+        }
         Some(offset)
     }
 
@@ -77,5 +93,29 @@ mod tests {
         let aside = SetAside::beside(Path::new("/proc/self/nothing"));
         assert_eq!(aside.put(b"content"), None);
         assert!(aside.read_at(0, &mut [0]).is_err());
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_is_room_for() {
+        let place = tempfile::tempdir().unwrap();
+        let mut aside = SetAside::beside(place.path());
+        aside.most = AtomicU64::new(10);
+        assert_eq!(aside.put(b"content"), Some(0));
+        assert_eq!(aside.put(b"content"), None);
+        let mut back = [0; 7];
+        aside.read_at(0, &mut back).unwrap();
+        assert_eq!(&back, b"content");
+    }
+
+    #[test]
+    fn who_could_not_write_is_not_asked_again() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let aside = SetAside {
+            file: Some(full),
+            end: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
+        };
+        assert_eq!(aside.put(b"content"), None);
+        assert_eq!(aside.most.into_inner(), 0);
     }
 }
