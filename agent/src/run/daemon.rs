@@ -92,6 +92,8 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
             return Ok(Ended::Reconfigured(Box::new(other)));
         }
         daemon.drive();
+        // Whatever always has something to say keeps neither the probe nor the collector waiting.
+        tokio::task::yield_now().await;
     }
     daemon.say_goodbye().await;
     Ok(Ended::Told)

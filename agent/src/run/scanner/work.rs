@@ -212,7 +212,8 @@ impl Work {
                     Ok(outcome) => Said::Finished(Box::new(outcome)),
                     Err(error) => Said::Failed(pass, Chain(&error).to_string()),
                 };
-                if let Some(baseline) = &known.baseline {
+                // Who else holds it goes by its blocks.
+                if let Some(baseline) = known.baseline.as_ref().filter(|one| is_ours_alone(one)) {
                     baseline.manifest.forget_blocks();
                 }
                 self.said.blocking_send(saying).is_ok()
@@ -357,6 +358,10 @@ impl Work {
     fn held(&self) -> MutexGuard<'_, HeldCache> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_ours_alone(baseline: &Arc<Baseline>) -> bool {
+    Arc::strong_count(baseline) == 1
 }
 
 pub(super) fn half_of_the_processors() -> usize {
