@@ -6,21 +6,12 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use drift::manifest::Part;
-
 use super::portrait::{Portrait, Sketch};
 use super::shared::Shared;
 use super::tally::Count;
-use super::verified::Marks;
+use super::verified::Share;
 use super::walk::{Visit, Walk};
 use super::{Pass, ScanError};
-
-/// A part with the marks of its entries, and how it looked when these were last gone through, if that is known.
-pub(super) struct Share<'v> {
-    pub(super) part: Part,
-    pub(super) marks: Marks<'v>,
-    pub(super) portrait: Option<Portrait>,
-}
 
 /// The parts that are left to be gone through, and the portraits of the others.
 ///
@@ -43,7 +34,7 @@ pub(super) fn unchanged<'v>(
         while let Some(stretch) = take() {
             glance.look(stretch.start, &shares[stretch])?;
         }
-        Ok(glance.same)
+        Ok(glance.seen)
     };
     let looked = std::thread::scope(|scope| {
         // Where no more threads may be, this one does it all.
@@ -52,62 +43,78 @@ pub(super) fn unchanged<'v>(
             .collect();
         let own = look();
         let others = others.into_iter().map(|other| match other.join() {
-            Ok(same) => same,
+            Ok(seen) => seen,
             Err(panic) => std::panic::resume_unwind(panic),
         });
         others.chain([own]).collect::<Result<Vec<_>, ScanError>>()
     })?;
-    let mut is_same = vec![false; shares.len()];
-    looked.iter().flatten().for_each(|&nth| is_same[nth] = true);
-    Ok(sorted(shares, &is_same))
+    let mut seen = vec![Seen::NOTHING; shares.len()];
+    for (nth, of_part) in looked.into_iter().flatten() {
+        seen[nth] = of_part;
+    }
+    let (left, unchanged) = sorted(shares, &seen);
+    // Of the others it was told when they were seen.
+    let linked = unchanged.iter().filter(|portrait| portrait.is_linked);
+    let mut count = Count::default();
+    count.entries = linked.map(Portrait::entries).sum();
+    shared.tell(&mut count);
+    Ok((left, unchanged))
 }
 
-/// A name of a file with several is gone through with all its other names. Their inode tells of one that it was given or
-/// lost, but not of a directory above one that has moved: out of a part that had names of such files, and has changed.
-fn sorted<'v>(shares: Vec<Share<'v>>, is_same: &[bool]) -> (Vec<Share<'v>>, Vec<Portrait>) {
-    let is_linked = |share: &Share<'_>| {
-        let portrait = share.portrait.as_ref();
-        portrait.is_none_or(|portrait| portrait.is_linked)
+/// What a glance at a part saw.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// It looks as it did when all of it was verified.
+    is_unchanged: bool,
+    /// Something in it has more names than one, or had, or may have.
+    is_linked: bool,
+}
+
+impl Seen {
+    const NOTHING: Seen = Seen {
+        is_unchanged: false,
+        is_linked: true,
     };
-    let mut looked = shares.iter().zip(is_same);
-    let links_may_be_others = looked.any(|(share, same)| !same && is_linked(share));
-    let (mut left, mut same) = (Vec::new(), Vec::new());
-    for (share, is_same) in shares.into_iter().zip(is_same) {
+}
+
+/// Passes over what is unchanged.
+///
+/// A name of a file with several is gone through with all its other names. Their inode tells of one that it was given or
+/// lost, but not of a directory above one that has moved: out of a part, or into one, that looks different now.
+fn sorted<'v>(shares: Vec<Share<'v>>, seen: &[Seen]) -> (Vec<Share<'v>>, Vec<Portrait>) {
+    let mut changed = seen.iter().filter(|seen| !seen.is_unchanged);
+    let goes_through_links = changed.any(|seen| seen.is_linked);
+    let (mut left, mut unchanged) = (Vec::new(), Vec::new());
+    for (share, seen) in shares.into_iter().zip(seen) {
+        let passes_over = seen.is_unchanged && !(goes_through_links && seen.is_linked);
         match &share.portrait {
-            Some(portrait) if *is_same && !(links_may_be_others && portrait.is_linked) => {
-                same.push(portrait.clone());
-            }
+            Some(portrait) if passes_over => unchanged.push(portrait.clone()),
             _ => left.push(share),
         }
     }
-    (left, same)
+    (left, unchanged)
 }
 
-/// Parts that follow each other and are worth a glance, to be looked at in one walk: for each walk the directories above
+/// Parts that follow each other and of which it is known how they looked, to be looked at in one walk: for each walk the directories above
 /// its first path are listed once more. Long stretches come first and short ones last, so that all threads end together.
 struct Stretches {
-    candidates: Vec<usize>,
+    known: Vec<usize>,
     next: usize,
     threads: usize,
 }
 
 impl Stretches {
-    /// All of a part was verified, and it is known how it looked then.
     fn of(shares: &[Share<'_>], threads: usize) -> Self {
-        let is_candidate = |share: &Share<'_>| {
-            let portrait = share.portrait.as_ref();
-            portrait.is_some_and(|portrait| portrait.looks.is_some()) && share.marks.are_complete()
-        };
-        let candidates = (0..shares.len()).filter(|&nth| is_candidate(&shares[nth]));
+        let known = (0..shares.len()).filter(|&nth| shares[nth].portrait.is_some());
         Stretches {
-            candidates: candidates.collect(),
+            known: known.collect(),
             next: 0,
             threads,
         }
     }
 
     fn next(&mut self) -> Option<Range<usize>> {
-        let left = &self.candidates[self.next..];
+        let left = &self.known[self.next..];
         let first = *left.first()?;
         let most = (left.len() / (2 * self.threads)).max(1);
         let followed = left[..most].iter().zip(first..);
@@ -124,8 +131,8 @@ struct Glance<'s> {
     shared: &'s Shared<'s>,
     sketch: Sketch,
     count: Count,
-    /// Places of the parts that look as they did.
-    same: Vec<usize>,
+    /// By the place of the part.
+    seen: Vec<(usize, Seen)>,
 }
 
 impl<'s> Glance<'s> {
@@ -134,7 +141,7 @@ impl<'s> Glance<'s> {
             shared,
             sketch: Sketch::default(),
             count: Count::default(),
-            same: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -174,9 +181,9 @@ impl<'s> Glance<'s> {
             Visit::Other { at, stat, .. } => self.sketch.name(&at, &stat),
             Visit::File { at, place, .. } => match place.stat() {
                 Ok(stat) => self.sketch.name(&at, &stat),
-                Err(_) => self.sketch.spoil(),
+                Err(_) => self.sketch.miss(),
             },
-            Visit::Gap(_) => self.sketch.spoil(),
+            Visit::Gap(_) => self.sketch.miss(),
         }
     }
 
@@ -186,10 +193,16 @@ impl<'s> Glance<'s> {
         let drawn = ordinals.map(|ordinals| self.sketch.finish(ordinals));
         self.sketch.restart();
         let portrait = share.and_then(|share| share.portrait.as_ref());
-        if let (Some(drawn), Some(portrait)) = (drawn, portrait)
-            && drawn == *portrait
-        {
-            self.same.push(nth);
+        let (Some(drawn), Some(portrait)) = (drawn, portrait) else {
+            return;
+        };
+        let is_verified = share.is_some_and(|share| share.marks.are_complete());
+        let seen = Seen {
+            is_unchanged: is_verified && drawn.looks.is_some() && drawn == *portrait,
+            is_linked: drawn.is_linked || portrait.is_linked,
+        };
+        self.seen.push((nth, seen));
+        if seen.is_unchanged && !seen.is_linked {
             self.count.entries += drawn.entries();
             self.shared.tell(&mut self.count);
         }

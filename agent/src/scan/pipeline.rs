@@ -117,7 +117,13 @@ fn run_threads(
     let at_work = |bytes| shared.at_work(bytes);
     let rest = |bytes| shared.rest(bytes);
     let parts = parts(manifest, &shared, request.order);
-    let (mut left, unchanged) = glance::unchanged(&shared, verified.shared_out(parts))?;
+    // A sweep of the disk draws none.
+    let portraits = match request.pass {
+        Pass::Disk => Vec::new(),
+        Pass::Full | Pass::Quick => verified.take_portraits(),
+    };
+    let shares = verified.shared_out(parts, &portraits);
+    let (mut left, unchanged) = glance::unchanged(&shared, shares)?;
     if request.order == Order::RunsFirst {
         // In the order of the paths among their like.
         left.sort_by_key(|share| order::rank(&share.part));
@@ -170,9 +176,6 @@ fn run_threads(
     drop(queue);
     let (later, read_until) = shared.finish();
     verified.read_until(read_until);
-    if request.pass != Pass::Disk {
-        verified.keep(later.portraits);
-    }
     for count in ended(counts)? {
         tally.add(&count);
     }
@@ -190,6 +193,9 @@ fn run_threads(
             tally.count(&finding);
             sink(finding);
         })?;
+    }
+    if request.pass != Pass::Disk {
+        verified.keep(later.portraits);
     }
     Ok(())
 }

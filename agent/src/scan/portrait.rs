@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use drift::{Blake3, TreePath};
-use driftmark_kernel::{FileKind, Stat};
+use driftmark_kernel::Stat;
 
-use super::walk::At;
+use super::walk::{At, group};
 
 /// How a part looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Portrait {
     pub(super) ordinals: Range<u64>,
     /// None where something else was there than its entries, or could not be looked at.
     pub(super) looks: Option<Blake3>,
-    /// Whether anything in it has more names than one, of which some may be in other parts.
+    /// Whether anything in it has more names than one, of which some may be in other parts, or may have: not all was seen.
     pub(super) is_linked: bool,
 }
 
@@ -63,6 +63,8 @@ pub(super) struct Sketch {
     hasher: blake3::Hasher,
     /// What is not hashed yet: much at once is hashed faster.
     lines: Vec<u8>,
+    /// That the last name was in.
+    directory: Vec<u8>,
     names: u64,
     is_linked: bool,
     is_spoiled: bool,
@@ -76,24 +78,37 @@ impl Sketch {
     pub(super) fn restart(&mut self) {
         self.hasher.reset();
         self.lines.clear();
+        self.directory.clear();
         (self.names, self.is_linked, self.is_spoiled) = (0, false, false);
     }
 
-    /// A directory, whose names come next.
+    /// A directory.
     pub(super) fn directory(&mut self, path: &TreePath, stat: &Stat) {
-        self.line(b'd', path.as_bytes().len(), path.as_bytes(), stat);
+        self.line(b'd', path.as_bytes(), stat);
     }
 
-    /// Anything else. Its directory is the last one that is so long, or the part began in it.
+    /// Anything else.
     pub(super) fn name(&mut self, at: &At<'_>, stat: &Stat) {
-        let directory = at.directory().as_bytes().len();
-        self.line(b'n', directory, at.name().to_bytes(), stat);
-        self.is_linked |= stat.nlink > 1 && stat.kind != FileKind::Directory;
+        // No rule need hold anything of the directory itself, and its names are others once it has another.
+        let directory = at.directory().as_bytes();
+        if self.directory != directory {
+            self.directory.clear();
+            self.directory.extend_from_slice(directory);
+            self.word(b'i', directory);
+        }
+        self.line(b'n', at.name().to_bytes(), stat);
+        self.is_linked |= group(stat).is_some();
     }
 
-    /// Something else is there than what should be, or it could not be looked at.
+    /// Something else is there than what should be.
     pub(super) fn spoil(&mut self) {
         self.is_spoiled = true;
+    }
+
+    /// Something could not be looked at.
+    pub(super) fn miss(&mut self) {
+        self.is_spoiled = true;
+        self.is_linked = true;
     }
 
     /// The portrait of a part with these entries.
@@ -107,14 +122,16 @@ impl Sketch {
         }
     }
 
-    fn line(&mut self, what: u8, directory: usize, name: &[u8], stat: &Stat) {
-        self.names += 1;
+    fn word(&mut self, what: u8, word: &[u8]) {
         self.lines.push(what);
         self.lines
-            .extend_from_slice(&(directory as u32).to_le_bytes());
-        self.lines
-            .extend_from_slice(&(name.len() as u32).to_le_bytes());
-        self.lines.extend_from_slice(name);
+            .extend_from_slice(&(word.len() as u32).to_le_bytes());
+        self.lines.extend_from_slice(word);
+    }
+
+    fn line(&mut self, what: u8, name: &[u8], stat: &Stat) {
+        self.names += 1;
+        self.word(what, name);
         let (seconds, nanoseconds) = stat.ctime;
         let device = (u64::from(stat.dev.0) << 32) | u64::from(stat.dev.1);
         let numbers = [device, stat.ino, stat.size, seconds as u64];

@@ -13,12 +13,11 @@ use drift::observation::{Found, Group};
 use driftmark_kernel::Stat;
 
 use super::filesystems::Filesystems;
-use super::glance::Share;
 use super::inodes::Inodes;
 use super::long::Long;
 use super::portrait::Portrait;
 use super::tally::Count;
-use super::verified::Marks;
+use super::verified::{Marks, Share};
 use super::{Order, Pass, Progress, ScanError};
 use crate::baseline::ManifestFile;
 use crate::pace::Pacer;

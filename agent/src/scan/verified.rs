@@ -26,7 +26,6 @@ use drift::Blake3;
 use drift::manifest::Part;
 use driftmark_kernel::Stat;
 
-use super::glance::Share;
 use super::portrait::Portrait;
 
 /// A change within the kernel's clock tick of the reading may have the same `ctime` as the reading saw.
@@ -73,6 +72,13 @@ struct Mark(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Key(u64, u64);
 
+/// A part with the marks of its entries, and how it looked when these were last gone through, if that is known.
+pub(super) struct Share<'v> {
+    pub(super) part: Part,
+    pub(super) marks: Marks<'v>,
+    pub(super) portrait: Option<Portrait>,
+}
+
 /// The marks of the entries of one part.
 pub(super) struct Marks<'v> {
     key: Key,
@@ -105,15 +111,25 @@ impl Verified {
         self.latest = self.latest.max(read_at);
     }
 
+    /// How parts looked. A pass that draws them anew begins with nothing, and keeps what it drew once it has told all that
+    /// it found: another may pass over what looks like that.
+    pub(super) fn take_portraits(&mut self) -> Vec<Portrait> {
+        std::mem::take(&mut self.portraits)
+    }
+
     /// Keeps how parts looked, and nothing of any other.
     pub(super) fn keep(&mut self, mut portraits: Vec<Portrait>) {
         portraits.sort_unstable_by_key(|portrait| portrait.ordinals.start);
         self.portraits = portraits;
     }
 
-    /// All that is known, to be shared out among the parts of the manifest in their order.
-    pub(super) fn shared_out(&mut self, parts: Vec<Part>) -> Vec<Share<'_>> {
-        let (key, portraits) = (self.key, &self.portraits);
+    /// All that is known, to be shared out among the parts of the manifest in their order, with how these looked.
+    pub(super) fn shared_out(
+        &mut self,
+        parts: Vec<Part>,
+        portraits: &[Portrait],
+    ) -> Vec<Share<'_>> {
+        let key = self.key;
         let mut rest = self.marks.as_mut_slice();
         let share = |part: Part| {
             let length = part.ordinals.end - part.ordinals.start;

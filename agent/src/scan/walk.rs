@@ -145,6 +145,28 @@ enum Looked {
     Nothing,
 }
 
+/// What a name that is no directory of the tree is, told. Whether there was anything to tell.
+fn tell<E>(
+    looked: Looked,
+    at: At<'_>,
+    place: Place<'_>,
+    rule: Option<&Rule>,
+    visit: &mut dyn FnMut(Visit<'_>) -> Result<(), E>,
+) -> Result<bool, E> {
+    match looked {
+        Looked::File => visit(Visit::File { at, place, rule })?,
+        Looked::Other(stat, looked_at) => visit(Visit::Other {
+            at,
+            stat,
+            looked_at,
+            place,
+        })?,
+        Looked::Gap(gap) => visit(Visit::Gap(gap))?,
+        Looked::Directory(..) | Looked::Nothing => return Ok(false),
+    }
+    Ok(true)
+}
+
 impl<'a> Walk<'a> {
     pub(crate) fn new(filesystems: &'a Filesystems, rules: &'a Rules) -> Self {
         Walk {
@@ -220,15 +242,9 @@ impl<'a> Walk<'a> {
                     let ruled = Ruled::of(&level.scope, rule, &path);
                     self.enter(dir, path, holding, ruled, levels, visit)?;
                 }
-                Looked::File => visit(Visit::File { at, place, rule })?,
-                Looked::Other(stat, looked_at) => visit(Visit::Other {
-                    at,
-                    stat,
-                    looked_at,
-                    place,
-                })?,
-                Looked::Gap(gap) => visit(Visit::Gap(gap))?,
-                Looked::Nothing => {}
+                looked => {
+                    tell(looked, at, place, rule, visit)?;
+                }
             }
         }
         Ok(())

@@ -19,13 +19,12 @@ use drift::observation::Found;
 use driftmark_kernel::Stat;
 
 use super::ahead::Ahead;
-use super::glance::Share;
 use super::order::{Rank, rank};
 use super::portrait::Sketch;
 use super::read::From;
 use super::shared::{PartQueue, Shared};
 use super::tally::Count;
-use super::verified::Marks;
+use super::verified::{Marks, Share};
 use super::walk::{Visit, Walk, directory_entry, group, other_entry, unreadable};
 use super::{Order, Pass, Reader, ScanError};
 use crate::baseline::ManifestFile;
@@ -154,12 +153,13 @@ impl<'s> Worker<'s> {
         if let Err(error) = walk.run(&mut |visit| self.visit(part, &mut merge, marks, visit))? {
             self.gap(part, &mut merge, unreadable(&TreePath::root(), &error))?;
         }
-        self.shared.drawn(self.sketch.finish(&part.ordinals));
         while let Some(coming) = self.ahead.pop() {
             self.has_come(coming, marks)?;
         }
         let finished = merge.finish(&mut |entry| self.missing(&entry));
-        Ok(finished.map_err(CompareError::from)?)
+        finished.map_err(CompareError::from)?;
+        self.shared.drawn(self.sketch.finish(&part.ordinals));
+        Ok(())
     }
 
     fn visit(
@@ -266,7 +266,7 @@ impl<'s> Worker<'s> {
         merge: &mut Merge<'_, ManifestFile>,
         gap: Gap,
     ) -> Result<(), ScanError> {
-        self.sketch.spoil();
+        self.sketch.miss();
         let mut linked = Vec::new();
         let mut entries = 0;
         let missing = &mut |entry| self.missing(&entry);

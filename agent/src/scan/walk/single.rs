@@ -7,7 +7,7 @@ use std::sync::Arc;
 use drift::TreePath;
 use driftmark_kernel::boot;
 
-use super::{At, Holding, Looked, Place, Ruled, Visit, Walk, unreadable};
+use super::{At, Holding, Looked, Place, Ruled, Visit, Walk, tell, unreadable};
 use crate::scan::filesystems::is_absent;
 
 impl Walk<'_> {
@@ -47,18 +47,9 @@ impl Walk<'_> {
         let scope = self.rules.scope();
         let rule = scope.first_match(path);
         match self.look(&at, place, None, (&scope, true), rule) {
-            Looked::Directory(dir, holding) => directory(path, &dir, holding, visit)?,
-            Looked::File => visit(Visit::File { at, place, rule })?,
-            Looked::Other(stat, looked_at) => visit(Visit::Other {
-                at,
-                stat,
-                looked_at,
-                place,
-            })?,
-            Looked::Gap(gap) => visit(Visit::Gap(gap))?,
-            Looked::Nothing => return Ok(false),
+            Looked::Directory(dir, holding) => directory(path, &dir, holding, visit).map(|()| true),
+            looked => tell(looked, at, place, rule, visit),
         }
-        Ok(true)
     }
 
     /// Tells `visit` what is at `path` and below it, in path order. False where nothing is there.

@@ -45,7 +45,7 @@ impl Worker<'_> {
         let read = self.reader.read(path, place, Digests::Blake3, &wants);
         match read.stat() {
             Some(stat) => self.sketch.name(&at, stat),
-            None => self.sketch.spoil(),
+            None => self.sketch.miss(),
         }
         let path = at.into_path();
         let read = match read {

@@ -226,6 +226,7 @@ impl Worker<'_> {
                 "its directory does not list it",
             ),
         };
+        self.sketch.miss();
         self.count.unverified += 1;
         if entry.links.is_some() {
             self.shared.groups().cover(entry);
