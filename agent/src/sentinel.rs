@@ -21,6 +21,7 @@ mod coverage;
 mod generation;
 mod health;
 mod looked;
+mod news;
 mod set;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ use course::Courses;
 
 pub use health::Health;
 use looked::Watching;
+use news::News;
 pub use set::MAX_OPEN_DRIFTS;
 
 /// What a sentinel is told once.
@@ -158,6 +160,9 @@ pub struct Sentinel {
     /// Who did what is open, as far as that was seen.
     actors: BTreeMap<TreePath, Arc<Attribution>>,
     watch: Watching,
+    /// What was not told yet, and when it may be.
+    news: News,
+    next_telling: Duration,
     /// Moments that are to be told.
     untold: Vec<Drift>,
     overflowed: bool,
@@ -212,6 +217,8 @@ impl Sentinel {
             places: None,
             actors: BTreeMap::new(),
             watch: Watching::default(),
+            news: News::default(),
+            next_telling: Duration::ZERO,
             untold: Vec::new(),
             overflowed: false,
             held: None,
@@ -249,7 +256,7 @@ impl Sentinel {
                 self.tell_moments(now, act);
             }
             Event::Watching(limits) => self.watching(limits, now),
-            Event::Seen(seen) => self.seen(&seen, now, act),
+            Event::Seen(seen) => self.seen(*seen, now, act),
             Event::Blind { from, until } => self.blind(from, until, now),
             Event::InDoubt => self.reconcile(now),
             Event::WatchEnded(reason) => self.watch_ended(reason),
@@ -339,8 +346,9 @@ impl Sentinel {
                 pause: RESYNC_PAUSE,
             };
             self.tell_whole(now, act);
-        } else if !news.is_empty() && !self.whole_is_wanted() {
-            self.tell_change(news, now, act);
+        } else {
+            self.news.add(news);
+            self.tell_news(now, act);
         }
     }
 
@@ -402,6 +410,7 @@ impl Sentinel {
                 act(Action::Scan(pass));
             }
         }
+        self.tell_news_in_time(now, act);
         if self
             .spoken
             .is_none_or(|spoken| now.uptime.saturating_sub(spoken) >= self.heartbeat)
@@ -412,6 +421,7 @@ impl Sentinel {
 
     /// A report with nothing in it: a heartbeat.
     fn mention(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
+        self.tell_news(now, act);
         let report = self.report(now);
         act(Action::Mention(Box::new(report)));
     }
@@ -430,21 +440,6 @@ fn essence(held: &HeldValue) -> (Option<drift::Blake3>, Option<HeldPrefix>) {
     match &held.prefix {
         Some(prefix) => (None, Some(prefix.clone())),
         None => (held.value, None),
-    }
-}
-
-/// What is new since the last report.
-#[derive(Debug, Default)]
-struct News {
-    opened: Vec<DriftId>,
-    closed: Vec<DriftId>,
-    /// Whether a held value is new, gone or another.
-    held: bool,
-}
-
-impl News {
-    fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.closed.is_empty() && !self.held
     }
 }
 

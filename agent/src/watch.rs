@@ -6,7 +6,8 @@
 //!
 //! - [`live`]: the thread that reads events as they come, and what it is waked by.
 //! - [`eyes`]: the marks on the image's file systems, each the best that it allows.
-//! - [`attribution`]: at once, before the process is gone; [`actors`] remembers the last ones.
+//! - [`attribution`]: at once, before the process is gone; [`actors`] remembers the last ones, and [`starts`] tells what
+//!   those were that are gone already.
 //! - [`settle`]: many events about one thing become one look at it.
 //! - [`looking`]: the thread that reads and judges just what has changed.
 //!
@@ -23,6 +24,7 @@ mod eyes;
 mod live;
 mod looking;
 pub mod settle;
+mod starts;
 
 pub use live::{LiveWatch, Order, Told};
 pub use looking::Sighting;

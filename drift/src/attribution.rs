@@ -143,6 +143,22 @@ impl Attribution {
         }
     }
 
+    /// Which process it was, without what it did otherwise and where it came from.
+    #[must_use]
+    pub fn in_short(&self) -> Self {
+        let short = |process: &Process| Process {
+            command_line: None,
+            directory: None,
+            cgroup: None,
+            ancestors: Vec::new(),
+            ..process.clone()
+        };
+        Attribution {
+            confidence: self.confidence,
+            process: self.process.as_ref().map(short),
+        }
+    }
+
     /// Whether every list and text is within its limit.
     pub fn is_within_limits(&self) -> bool {
         let Some(process) = &self.process else {

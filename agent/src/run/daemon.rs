@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::first_boot::FirstBoot;
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
-use super::sight::Sight;
+use super::sight::{Sight, Word};
 use super::state::{MAX_VOLATILE_SPOOL_BYTES, StateDirectory};
 use super::waiting::Waiting;
 use super::{Ended, RunError, Sources, boot_id};
@@ -26,7 +26,6 @@ use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
 use crate::spool::{Dropped, Kind, Name, Spool};
 use crate::status::Status;
 use crate::supervise::Supervisor;
-use crate::watch::Told;
 use crate::{probe, status};
 use exchange::Done;
 
@@ -65,9 +64,10 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
         tokio::select! {
             _ = ticks.tick() => daemon.tick(),
             saying = said.recv() => daemon.hear(saying.ok_or(RunError::Scanner)?),
-            Some(told) = told.recv() => {
-                let event = daemon.sight.hear(told);
-                daemon.step(event, Now::read());
+            Some(word) = told.recv() => {
+                if let Some(event) = daemon.sight.hear(word) {
+                    daemon.step(event, Now::read());
+                }
             }
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
             Some(()) = changes.recv() => {
@@ -100,7 +100,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
 }
 
 /// What begins with it, and what it hears from.
-type Started = (Daemon, mpsc::Receiver<Said>, mpsc::Receiver<Told>);
+type Started = (Daemon, mpsc::Receiver<Said>, mpsc::Receiver<Word>);
 
 struct Daemon {
     config: Config,

@@ -19,17 +19,22 @@ pub(super) struct Sight {
     root: PathBuf,
     watches: Watches,
     command_line: CommandLine,
-    told: mpsc::Sender<Told>,
-    /// The manifest that it is about, and the watch; none of one that could not begin.
-    now: Option<(Blake3, Option<LiveWatch>)>,
+    told: mpsc::Sender<Word>,
+    /// The manifest that it is about, and the watch.
+    now: Option<(Blake3, LiveWatch)>,
+    /// How many have begun: what one before still had to say is about another manifest.
+    number: u64,
 }
+
+/// What a watch tells, and which one.
+pub(super) type Word = (u64, Told);
 
 /// What waits for the daemon: whoever looks waits with it, and so looks at more in one go.
 const QUEUED: usize = 16;
 
 impl Sight {
     /// Nothing is watched before the first manifest.
-    pub(super) fn new(config: &Config) -> (Self, mpsc::Receiver<Told>) {
+    pub(super) fn new(config: &Config) -> (Self, mpsc::Receiver<Word>) {
         let (told, hearing) = mpsc::channel(QUEUED);
         let sight = Sight {
             root: config.root.clone(),
@@ -37,6 +42,7 @@ impl Sight {
             command_line: config.command_line,
             told,
             now: None,
+            number: 0,
         };
         (sight, hearing)
     }
@@ -57,18 +63,17 @@ impl Sight {
             root: self.root.clone(),
             command_line: self.command_line,
         };
-        let told = self.told.clone();
+        self.number += 1;
+        let (told, number) = (self.told.clone(), self.number);
         // Once the daemon ends nobody listens any more.
-        let tell = move |saying| drop(told.blocking_send(saying));
+        let tell = move |saying| drop(told.blocking_send((number, saying)));
         match LiveWatch::start(order, tell) {
             Ok(watch) => {
-                self.now = Some((manifest, Some(watch)));
+                self.now = Some((manifest, watch));
                 None
             }
-            Err(error) => {
-                self.now = Some((manifest, None));
-                Some(Event::WatchEnded(Chain(&error).to_string()))
-            }
+            // Tried again when the manifest is opened next.
+            Err(error) => Some(Event::WatchEnded(Chain(&error).to_string())),
         }
     }
 
@@ -78,8 +83,11 @@ impl Sight {
     }
 
     /// What the sentinel makes of what is told; the log has what somebody should know.
-    pub(super) fn hear(&mut self, told: Told) -> Event {
-        match told {
+    pub(super) fn hear(&mut self, (number, told): Word) -> Option<Event> {
+        if self.now.is_none() || number != self.number {
+            return None;
+        }
+        Some(match told {
             Told::Watching { limits } => {
                 tracing::info!(?limits, "the watch begins");
                 Event::Watching(limits)
@@ -109,6 +117,6 @@ impl Sight {
                 self.now = None;
                 Event::WatchEnded(reason)
             }
-        }
+        })
     }
 }

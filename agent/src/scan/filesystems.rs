@@ -193,6 +193,12 @@ impl Filesystems {
             .any(|missing| missing.mount_point == *path)
     }
 
+    /// The file system of the image that a path belongs in and that is not there, by its mount point.
+    pub fn missing_at(&self, path: &TreePath) -> Option<&TreePath> {
+        let mut missing = self.missing.iter().map(|missing| &missing.mount_point);
+        missing.find(|point| path.is_within(point))
+    }
+
     /// Whether the walk sees beneath what is mounted over the trees.
     pub fn sees_beneath_mounts(&self) -> bool {
         self.root.how() == Access::PrivateClone

@@ -4,13 +4,12 @@
 //! with several names a look knows the names that the manifest puts together, and no others; where the kernel counts more
 //! or fewer of them than should be, the look is in doubt, and only a pass over the tree can tell which they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 
 use drift::TreePath;
-use drift::compare::CompareError;
 use drift::manifest::ManifestError;
 
 use super::filesystems::Filesystems;
@@ -78,6 +77,8 @@ pub struct LookRequest<'a> {
     pub linked: &'a Linked,
     /// Where to look.
     pub looks: &'a [Look],
+    /// So many paths are looked at below one.
+    pub most: usize,
     /// Set it to end early.
     pub interrupt: &'a AtomicBool,
 }
@@ -85,15 +86,24 @@ pub struct LookRequest<'a> {
 /// What looks came to beside what they told.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Looked {
+    /// Where more is than [`LookRequest::most`]: not all of it was looked at.
+    pub too_large: Vec<TreePath>,
     /// Names that were looked at besides, as they are names of the same inodes.
     pub besides: Vec<TreePath>,
     /// Whether an inode has names that only a pass over the tree can tell.
     pub is_in_doubt: bool,
 }
 
-/// Names of the image that are one inode's: each group by its least path.
+/// Names of the image that are one inode's.
 #[derive(Debug, Default)]
-pub struct Linked(BTreeMap<TreePath, Vec<TreePath>>);
+pub struct Linked {
+    /// All of them, in path order.
+    names: Vec<TreePath>,
+    /// The place of the group of each.
+    group_of: Vec<u32>,
+    /// The places of the names of each.
+    groups: Vec<Vec<u32>>,
+}
 
 /// What waits for the one who looks: he takes it after each path, and no path has more to tell.
 const QUEUED: usize = 64;
@@ -104,34 +114,38 @@ impl Linked {
     /// # Errors
     /// A manifest that cannot be read.
     pub fn read(baseline: &Baseline) -> Result<Self, ManifestError> {
-        let mut groups: BTreeMap<TreePath, Vec<TreePath>> = BTreeMap::new();
+        let (mut linked, mut by_least) = (Linked::default(), HashMap::new());
         for entry in baseline.manifest.entries() {
             let entry = entry?;
-            if let Some(links) = entry.links {
-                groups.entry(links.least).or_default().push(entry.path);
-            }
+            let Some(links) = entry.links else { continue };
+            let group = *by_least.entry(links.least).or_insert_with(|| {
+                linked.groups.push(Vec::new());
+                linked.groups.len() - 1
+            });
+            linked.groups[group].push(linked.names.len() as u32);
+            linked.group_of.push(group as u32);
+            linked.names.push(entry.path);
         }
-        Ok(Linked(groups))
+        Ok(linked)
     }
 
     /// The names of the inode that the image has at a path, where it has more than one there.
-    ///
-    /// # Errors
-    /// A manifest that cannot be read.
-    pub fn names(
-        &self,
-        baseline: &Baseline,
-        path: &TreePath,
-    ) -> Result<&[TreePath], ManifestError> {
-        if self.0.is_empty() {
-            return Ok(&[]);
-        }
-        let links = baseline
-            .manifest
-            .lookup(path)?
-            .and_then(|entry| entry.links);
-        let names = links.and_then(|links| self.0.get(&links.least));
-        Ok(names.map_or(&[], Vec::as_slice))
+    pub fn names(&self, path: &TreePath) -> impl Iterator<Item = &TreePath> {
+        let group = self.names.binary_search(path).ok();
+        group.into_iter().flat_map(|nth| self.group(nth))
+    }
+
+    /// The names of all inodes that have one at a path, or below it.
+    fn names_within(&self, path: &TreePath) -> impl Iterator<Item = &TreePath> {
+        let first = self.names.partition_point(|name| name < path);
+        let within = self.names[first..].iter();
+        let count = within.take_while(|name| name.is_within(path)).count();
+        (first..first + count).flat_map(|nth| self.group(nth))
+    }
+
+    fn group(&self, nth: usize) -> impl Iterator<Item = &TreePath> {
+        let group = &self.groups[self.group_of[nth] as usize];
+        group.iter().map(|&name| &self.names[name as usize])
     }
 }
 
@@ -172,19 +186,24 @@ pub fn look(request: &LookRequest<'_>, sink: &mut Sink<'_>) -> Result<Looked, Sc
             }
         }
     };
+    let mut too_large = Vec::new();
     for look in request.looks {
         match look.reach {
             Reach::Itself => worker.look_at(&look.path, &mut marks, &mut drain)?,
-            Reach::Below => worker.look_below(&look.path, &mut marks, &mut drain)?,
+            Reach::Below => {
+                if !worker.look_below(&look.path, request.most, &mut marks, &mut drain)? {
+                    too_large.push(look.path.clone());
+                }
+            }
         }
     }
-    let besides = besides(request)?;
+    let besides = besides(request);
     for path in &besides {
         worker.look_at(path, &mut marks, &mut drain)?;
     }
     drop(worker);
     let (later, _) = shared.finish();
-    let mut is_in_doubt = false;
+    let mut is_in_doubt = !too_large.is_empty();
     for mut settled in later.settled {
         let has_its_links = settled.expected.as_ref() == Some(&settled.links);
         is_in_doubt |= !has_its_links;
@@ -197,32 +216,22 @@ pub fn look(request: &LookRequest<'_>, sink: &mut Sink<'_>) -> Result<Looked, Sc
         judge_settled(manifest, settled, &mut marks, sink)?;
     }
     Ok(Looked {
+        too_large,
         besides,
         is_in_doubt,
     })
 }
 
 /// Other names of the inodes that are looked at, as the image has them.
-fn besides(request: &LookRequest<'_>) -> Result<Vec<TreePath>, ScanError> {
+fn besides(request: &LookRequest<'_>) -> Vec<TreePath> {
     let mut besides = BTreeSet::new();
     for look in request.looks {
-        let groups = match look.reach {
-            Reach::Itself => vec![
-                request
-                    .linked
-                    .names(request.baseline, &look.path)
-                    .map_err(CompareError::from)?,
-            ],
-            Reach::Below => {
-                let all = request.linked.0.values();
-                let is_below = |name: &TreePath| name.is_within(&look.path);
-                let below = |names: &&Vec<TreePath>| names.iter().any(is_below);
-                all.filter(below).map(Vec::as_slice).collect()
-            }
-        };
-        besides.extend(groups.into_iter().flatten().cloned());
+        match look.reach {
+            Reach::Itself => besides.extend(request.linked.names(&look.path)),
+            Reach::Below => besides.extend(request.linked.names_within(&look.path)),
+        }
     }
     let covering = Covering::of(request.looks);
-    let is_new = |path: &TreePath| !covering.covers(path);
-    Ok(besides.into_iter().filter(is_new).collect())
+    let is_new = |path: &&TreePath| !covering.covers(path);
+    besides.into_iter().filter(is_new).cloned().collect()
 }

@@ -1,6 +1,6 @@
 //! Receives what is to be told; hands on reports, in as many parts as the limits ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
 
-use super::{Action, News, Sentinel};
+use super::news::News;
+use super::{Action, Sentinel};
 use crate::clock::Now;
 
 /// What is left of [`Report::MAX_BYTES`] for lists: commas, digits of numbers that grow, and a margin.
@@ -71,9 +72,10 @@ impl Sentinel {
         let packages = std::mem::take(&mut self.packages);
         let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
+        self.news = News::default();
         let lists = Lists {
             packages: &packages,
-            actors: &actors,
+            actors: Actors::of(&actors, open.values()),
             opened: open.iter().collect(),
             closed: Vec::new(),
             held: held.as_ref(),
@@ -93,15 +95,13 @@ impl Sentinel {
         let packages = std::mem::take(&mut self.packages);
         let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
+        let opened = news.opened.iter();
+        let opened: Vec<_> = opened.filter_map(|id| open.get_key_value(id)).collect();
         let lists = Lists {
             packages: &packages,
-            actors: &actors,
-            opened: news
-                .opened
-                .iter()
-                .filter_map(|id| open.get_key_value(id))
-                .collect(),
-            closed: news.closed,
+            actors: Actors::of(&actors, opened.iter().map(|(_, drift)| *drift)),
+            opened,
+            closed: news.closed.into_iter().collect(),
             held: held.as_ref().filter(|_| news.held),
         };
         let digest = drift::finding::set_digest(open.keys().copied());
@@ -156,11 +156,54 @@ impl Sentinel {
 
 struct Lists<'a> {
     packages: &'a BTreeMap<TreePath, HostPackage>,
-    actors: &'a BTreeMap<TreePath, Arc<Attribution>>,
+    actors: Actors<'a>,
     opened: Vec<(&'a DriftId, &'a Drift)>,
     closed: Vec<DriftId>,
     /// The whole set of held values, if it is told.
     held: Option<&'a BTreeMap<TreePath, HeldValue>>,
+}
+
+/// Who did what is told. One process may have made a hundred thousand drifts: all that is known of it is told with its
+/// first ones, and with the others no more than which process it was.
+struct Actors<'a> {
+    known: &'a BTreeMap<TreePath, Arc<Attribution>>,
+    told_in_full: BTreeSet<&'a TreePath>,
+}
+
+/// Of one actor, in one telling.
+const TOLD_IN_FULL: u32 = 16;
+
+impl<'a> Actors<'a> {
+    fn of(
+        known: &'a BTreeMap<TreePath, Arc<Attribution>>,
+        told: impl Iterator<Item = &'a Drift>,
+    ) -> Self {
+        let mut counts: BTreeMap<*const Attribution, u32> = BTreeMap::new();
+        let is_first = |drift: &&Drift| {
+            let Some(by) = known.get(&drift.path) else {
+                return false;
+            };
+            let count = counts.entry(Arc::as_ptr(by)).or_default();
+            *count += 1;
+            *count <= TOLD_IN_FULL
+        };
+        let told_in_full = match known.is_empty() {
+            true => BTreeSet::new(),
+            false => told.filter(is_first).map(|drift| &drift.path).collect(),
+        };
+        Actors {
+            known,
+            told_in_full,
+        }
+    }
+
+    fn told(&self, path: &TreePath) -> Option<Attribution> {
+        let by = self.known.get(path)?;
+        Some(match self.told_in_full.contains(path) {
+            true => Attribution::clone(by),
+            false => by.in_short(),
+        })
+    }
 }
 
 impl Lists<'_> {
@@ -171,8 +214,7 @@ impl Lists<'_> {
             drift: drift.clone(),
             host_package: self.packages.get(&drift.path).cloned(),
         };
-        let by = self.actors.get(&drift.path);
-        open.drift.attribution = by.map(|by| Box::new(Attribution::clone(by)));
+        open.drift.attribution = self.actors.told(&drift.path).map(Box::new);
         if json_length(&open) > MAX_DRIFT_BYTES {
             open.drift.found = None;
             open.drift.detail = Some("what was found there is too long to be sent".into());

@@ -13,7 +13,8 @@ use drift::finding::{Drift, DriftId, DriftKind};
 use drift::report::Moment;
 use drift::{Blake3, TreePath};
 
-use super::{Action, MAX_OPEN_DRIFTS, News, Sentinel, Whole};
+use super::set::Unseen;
+use super::{Action, MAX_OPEN_DRIFTS, Sentinel, Whole};
 use crate::clock::Now;
 use crate::scan::look::Covering;
 use crate::scan::{Look, Reach};
@@ -83,7 +84,10 @@ impl Sentinel {
     }
 
     /// Takes in what looks found.
-    pub(super) fn seen(&mut self, seen: &Sighting, now: Now, act: &mut dyn FnMut(Action)) {
+    pub(super) fn seen(&mut self, mut seen: Sighting, now: Now, act: &mut dyn FnMut(Action)) {
+        let unseen = Unseen::of(std::mem::take(&mut seen.unseen), false);
+        let found = std::mem::take(&mut seen.drifts).into_iter();
+        let found: BTreeMap<DriftId, Drift> = found.map(|drift| (drift.id(), drift)).collect();
         let room = MAX_HINTS.saturating_sub(self.watch.hints.len());
         if seen.is_in_doubt {
             self.reconcile(now);
@@ -91,8 +95,7 @@ impl Sentinel {
             let hints = hints.map(|(path, by)| (path.clone(), Arc::clone(by)));
             self.watch.hints.extend(hints);
         }
-        self.note_looks(seen, now);
-        let is_unseen = |path: &TreePath| seen.unseen.iter().any(|gap| path.is_within(gap));
+        self.note_looks(&seen.looks, &unseen, now);
         let before = self.open_at(&seen.looks);
         let were_open: BTreeSet<TreePath> = before.iter().map(|(path, _)| path.clone()).collect();
         for passed in &seen.passed {
@@ -101,20 +104,18 @@ impl Sentinel {
                 self.passed(passed, by, now);
             }
         }
-        let mut news = News::default();
-        let found: BTreeMap<DriftId, Drift> = seen
-            .drifts
-            .iter()
-            .map(|drift| (drift.id(), drift.clone()))
-            .collect();
+        let drifted: BTreeSet<&TreePath> = found.values().map(|drift| &drift.path).collect();
         for (path, id) in before {
-            if !found.contains_key(&id) && !is_unseen(&path) {
-                self.open.remove(&id);
-                self.places().remove(&(path.clone(), id));
-                self.actors.remove(&path);
-                self.packages.remove(&path);
-                news.closed.push(id);
+            if found.contains_key(&id) || unseen.has(&path) {
+                continue;
             }
+            let (gone, by) = (self.open.remove(&id), self.actors.remove(&path));
+            self.packages.remove(&path);
+            let is_untold = self.news.close(id) && self.whole != Whole::AtFirstScan;
+            if let Some(drift) = gone.filter(|_| is_untold && !drifted.contains(&path)) {
+                self.passed(&drift, by.as_ref(), now);
+            }
+            self.places().remove(&(path, id));
         }
         for (id, drift) in found {
             if self.open.len() >= MAX_OPEN_DRIFTS && !self.open.contains_key(&id) {
@@ -131,12 +132,10 @@ impl Sentinel {
             if !is_told {
                 self.places().insert((drift.path.clone(), id));
                 self.open.insert(id, drift);
-                news.opened.push(id);
+                self.news.open(id);
             }
         }
-        if self.whole != Whole::AtFirstScan && !news.is_empty() && !self.whole_is_wanted() {
-            self.tell_change(news, now, act);
-        }
+        self.tell_news_in_time(now, act);
         self.tell_moments(now, act);
     }
 
@@ -166,13 +165,12 @@ impl Sentinel {
     }
 
     /// Keeps where was looked, for the passes that are going on.
-    fn note_looks(&mut self, seen: &Sighting, now: Now) {
+    fn note_looks(&mut self, looks: &[Look], unseen: &Unseen, now: Now) {
         if !self.is_scanning() {
             self.watch.looked.clear();
             return;
         }
-        let is_whole = |look: &&Look| !seen.unseen.iter().any(|gap| gap.is_within(&look.path));
-        let looks = seen.looks.iter().filter(is_whole);
+        let looks = looks.iter().filter(|look| !unseen.has_within(&look.path));
         let looks = looks.map(|look| (now.uptime, look.clone()));
         self.watch.looked.extend(looks);
         if self.watch.looked.len() > MAX_LOOKED {
@@ -263,6 +261,9 @@ impl Sentinel {
     /// Tells the moments that were not told yet.
     pub(super) fn tell_moments(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
         let untold = std::mem::take(&mut self.untold);
+        if !untold.is_empty() {
+            self.tell_news(now, act);
+        }
         for drifts in untold.chunks(MOMENTS_A_REPORT) {
             let mut moments = Vec::new();
             for drift in drifts {

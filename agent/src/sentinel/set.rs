@@ -7,7 +7,8 @@ use drift::TreePath;
 use drift::finding::{Drift, DriftId};
 use drift::report::HeldValue;
 
-use super::{News, Outcome, Sentinel, essence};
+use super::news::News;
+use super::{Outcome, Sentinel, essence};
 use crate::scan::Pass;
 
 /// What one agent holds of them, as many as the collector keeps ids of. 100,000 took 172 MB when measured; an instance
@@ -108,14 +109,14 @@ impl Sentinel {
     }
 }
 
-/// Where a pass could not look.
-struct Unseen {
+/// Where a pass, or looks, could not look.
+pub(super) struct Unseen {
     gaps: Vec<TreePath>,
     and_more: bool,
 }
 
 impl Unseen {
-    fn of(mut gaps: Vec<TreePath>, and_more: bool) -> Self {
+    pub(super) fn of(mut gaps: Vec<TreePath>, and_more: bool) -> Self {
         gaps.sort();
         Unseen { gaps, and_more }
     }
@@ -124,7 +125,14 @@ impl Unseen {
         self.gaps.is_empty() && !self.and_more
     }
 
-    fn has(&self, path: &TreePath) -> bool {
+    /// Whether anything at a path or below it could not be looked at.
+    pub(super) fn has_within(&self, path: &TreePath) -> bool {
+        let first = self.gaps.partition_point(|gap| gap < path);
+        let within = self.gaps.get(first);
+        self.and_more || within.is_some_and(|gap| gap.is_within(path))
+    }
+
+    pub(super) fn has(&self, path: &TreePath) -> bool {
         let mut above = Some(path.clone());
         while let Some(path) = above {
             if self.gaps.binary_search(&path).is_ok() {

@@ -26,6 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use process::Directory;
 pub use process::Running;
 use programs::Programs;
+pub(crate) use programs::is_loader;
 pub use redaction::{CommandLine, redacted};
 
 /// When an event is looked at.
@@ -68,7 +69,7 @@ impl Witness {
         let is_it = actor
             .pidfd
             .as_ref()
-            .is_ok_and(|pidfd| state(pidfd) == State::Alive);
+            .is_ok_and(|pidfd| matches!(state(pidfd), State::Alive | State::Ended));
         let started = stat.filter(|_| is_it).map(|stat| stat.started_milliseconds);
         self.programs.ran(actor.pid, started, program, origin);
     }
@@ -94,6 +95,10 @@ impl Witness {
             Err(NoPidfd::Refused | NoPidfd::NotAsked | NoPidfd::Gone) => State::Gone,
         };
         let (confidence, read) = match (state, read) {
+            // What a process runs goes first when it ends.
+            (State::Alive, Some(read)) if read.executable.is_none() && known.is_some() => {
+                (Confidence::Exited, read)
+            }
             (State::Alive, Some(read)) if has_become_another(&read, known) => {
                 (Confidence::Late, read)
             }
@@ -107,7 +112,7 @@ impl Witness {
             pid: actor.pid,
             ..read
         };
-        if process.executable.is_none() && state != State::Alive {
+        if process.executable.is_none() {
             let last = self.programs.of(actor.pid, process.started_milliseconds);
             process.executable = last.cloned();
         }

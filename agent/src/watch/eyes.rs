@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use drift::TreePath;
-use driftmark_kernel::fanotify::{Handle, Holder, Located, Place, Shows, Sight, Watch};
+use driftmark_kernel::fanotify::{Handle, Holder, Located, Mask, Place, Shows, Sight, Watch};
 use driftmark_kernel::{Mount, Stat, Tree};
 use rustix::fs::{Mode, OFlags};
 
@@ -58,7 +58,7 @@ impl Eyes {
     pub(super) fn renew(&mut self) -> Vec<(usize, Watch)> {
         let mut before = Vec::new();
         for (nth, eye) in self.all.iter_mut().enumerate() {
-            match Watch::open().map(|watch| (watch.watch_filesystem(eye.holder.as_fd()), watch)) {
+            match queue().map(|watch| (watch.watch_filesystem(eye.holder.as_fd()), watch)) {
                 Ok((Sight::Whole { .. }, watch)) => {
                     before.push((nth, std::mem::replace(&mut eye.watch, watch)));
                 }
@@ -84,7 +84,7 @@ impl Eye {
     fn open(tree: &Tree, mount_point: &TreePath, shows: Shows) -> Result<Eye, String> {
         let failed = |error: io::Error| format!("not watched: {error}");
         let holder = Holder::of(tree, shows).map_err(failed)?;
-        let watch = Watch::open().map_err(failed)?;
+        let watch = queue().map_err(failed)?;
         match watch.watch_filesystem(holder.as_fd()) {
             Sight::Whole { .. } => Ok(Eye {
                 watch,
@@ -140,8 +140,15 @@ impl Eye {
     }
 }
 
+/// For all but programs, which have a queue of their own.
+fn queue() -> io::Result<Watch> {
+    let watch = Watch::open()?;
+    let changes = Mask(watch.asks().0 & !Mask::OPEN_EXEC.0);
+    Ok(watch.asking(changes))
+}
+
 /// A subvolume is a part of its file system, although the mount table calls it by its own path or not.
-fn shows(mount: Option<&Mount>) -> Shows {
+pub(super) fn shows(mount: Option<&Mount>) -> Shows {
     match mount {
         Some(mount) if mount.root == b"/" && mount.fs_type != b"btrfs" => Shows::All,
         _ => Shows::Part,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::entry::Kind;
+use driftmark_kernel::fanotify::Buffer;
 use driftmark_kernel::{Mount, boot, mounts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -21,6 +22,7 @@ use super::attribution::{CommandLine, Witness};
 use super::eyes::Eyes;
 use super::looking::{Gaze, Sighting};
 use super::settle::{Change, Settle};
+use super::starts::Starts;
 use crate::baseline::Baseline;
 use crate::log::Chain;
 use crate::scan::Look;
@@ -109,7 +111,9 @@ impl LiveWatch {
                 match around.watch() {
                     Ok(Ended::Remounted) => {}
                     Ok(Ended::Told) => return,
-                    Err(reason) => return (around.tell)(Told::Ended(reason)),
+                    Ok(Ended::Blinded(reason)) | Err(reason) => {
+                        return (around.tell)(Told::Ended(reason));
+                    }
                 }
             }
         })?;
@@ -142,6 +146,8 @@ enum Ended {
     Told,
     /// The image's file systems are mounted otherwise: it begins again.
     Remounted,
+    /// Nothing can be read any more, and this is why.
+    Blinded(String),
 }
 
 /// Looks, and what was done there.
@@ -152,6 +158,9 @@ struct Live<'a> {
     around: &'a Around,
     filesystems: &'a Filesystems,
     eyes: Eyes,
+    starts: Option<Starts>,
+    /// What was read of them.
+    started: Buffer,
     witness: Witness,
     actors: Actors,
     touches: Touches,
@@ -194,6 +203,8 @@ impl Around {
             around: self,
             filesystems: &filesystems,
             eyes,
+            starts: Starts::open(&mounted),
+            started: Buffer::default(),
             witness,
             actors: Actors::default(),
             touches: Touches::default(),
@@ -255,7 +266,10 @@ impl Live<'_> {
             if self.around.over.load(Ordering::Relaxed) {
                 return Ended::Told;
             }
-            let count = self.read();
+            let count = match self.read() {
+                Ok(count) => count,
+                Err(reason) => return Ended::Blinded(reason),
+            };
             if self.is_to_renew {
                 self.renew();
             }
@@ -284,8 +298,17 @@ impl Live<'_> {
                 true => None,
                 false => self.settle.next(),
             };
-            if self.wait(count, due, mounts) && mounts.look(self.around) {
-                return Ended::Remounted;
+            if !self.wait(count, due, mounts) {
+                continue;
+            }
+            match mounts.look(self.around) {
+                Mounted::AsBefore(table) => {
+                    self.starts
+                        .iter_mut()
+                        .for_each(|starts| starts.mark(&table));
+                }
+                Mounted::Unknown => {}
+                Mounted::Otherwise => return Ended::Remounted,
             }
         }
     }
@@ -295,10 +318,13 @@ impl Live<'_> {
         let now = now();
         let is_busy = count >= BUSY_EVENTS;
         let looks_at_mounts = mounts.next <= now;
+        let starts = self.starts.as_ref().filter(|starts| starts.next <= now);
+        let rests = self.starts.as_ref().filter(|starts| starts.next > now);
         let until = [
             due,
             is_busy.then(|| now + BUSY_REST),
             (!looks_at_mounts).then_some(mounts.next),
+            rests.map(|starts| starts.next),
             self.is_in_doubt.then_some(self.next_doubt),
         ];
         let until = until.into_iter().flatten().min();
@@ -306,6 +332,7 @@ impl Live<'_> {
         if looks_at_mounts {
             polled.push(PollFd::new(&mounts.changes, PollFlags::PRI));
         }
+        polled.extend(starts.map(|starts| PollFd::new(starts, PollFlags::IN)));
         if !is_busy {
             let eyes = self.eyes.all.iter();
             polled
@@ -328,6 +355,16 @@ impl Live<'_> {
     }
 }
 
+/// How the image's file systems are mounted now.
+enum Mounted {
+    /// As they were; all that is mounted anywhere is this.
+    AsBefore(Vec<Mount>),
+    /// That cannot be told.
+    Unknown,
+    /// Otherwise.
+    Otherwise,
+}
+
 /// What is mounted, as far as it matters here.
 struct Mounts {
     changes: OwnedFd,
@@ -339,20 +376,22 @@ struct Mounts {
 }
 
 impl Mounts {
-    /// Looks at what is mounted. Says whether the image's own file systems are other ones now; what lies over the image is
-    /// left to a pass.
-    fn look(&mut self, around: &Around) -> bool {
+    /// Looks at what is mounted. What lies over the image is left to a pass.
+    fn look(&mut self, around: &Around) -> Mounted {
         self.next = now() + MOUNTS_REST;
         let Ok(mounted) = table(&self.root) else {
             (around.tell)(Told::InDoubt);
-            return false;
+            return Mounted::Unknown;
         };
         if self.have_changed(around, &mounted) {
             (around.tell)(Told::InDoubt);
         }
         let wanted = &around.order.baseline.manifest.header().filesystems;
         let opened = Filesystems::open(&self.root, wanted, &mounted);
-        opened.is_ok_and(|opened| opened.mounts() != self.ids)
+        match opened.is_ok_and(|opened| opened.mounts() != self.ids) {
+            true => Mounted::Otherwise,
+            false => Mounted::AsBefore(mounted),
+        }
     }
 
     fn have_changed(&mut self, around: &Around, mounted: &[Mount]) -> bool {

@@ -97,6 +97,7 @@ impl Gaze<'_> {
             filesystems: self.filesystems,
             linked: self.linked,
             looks: &looks,
+            most: MOST_ENTRIES,
             interrupt: self.over,
         };
         let looked = look(&request, &mut |finding| match finding {
@@ -108,11 +109,14 @@ impl Gaze<'_> {
         });
         match looked {
             Ok(Looked {
+                too_large,
                 besides,
                 is_in_doubt,
             }) => {
                 sighting.is_in_doubt |= is_in_doubt;
                 sighting.looks = looks;
+                let is_whole = |look: &Look| !too_large.contains(&look.path);
+                sighting.looks.retain(is_whole);
                 self.share_actors(&besides, &mut sighting);
                 sighting.looks.extend(besides.into_iter().map(|path| Look {
                     path,
@@ -147,10 +151,8 @@ impl Gaze<'_> {
     /// What was done to a name of an inode was done to all of them.
     fn share_actors(&self, besides: &[TreePath], sighting: &mut Sighting) {
         for path in besides {
-            let Ok(names) = self.linked.names(self.baseline, path) else {
-                continue;
-            };
-            let by = names.iter().find_map(|name| sighting.actors.get(name));
+            let mut names = self.linked.names(path);
+            let by = names.find_map(|name| sighting.actors.get(name));
             if let Some(by) = by.cloned() {
                 sighting.actors.insert(path.clone(), by);
             }

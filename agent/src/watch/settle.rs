@@ -76,10 +76,7 @@ impl Settle {
             Change::Below => Reach::Below,
             Change::Writing | Change::Done => Reach::Itself,
         };
-        let rested = self
-            .looked
-            .get(&path)
-            .map_or(Duration::ZERO, |last| last.at + last.rest);
+        let rested = self.rested(&path);
         let mut waiting = Waiting {
             since: now,
             due: wished.max(rested),
@@ -145,6 +142,12 @@ impl Settle {
             self.remember(&look.path, now);
         }
         looks
+    }
+
+    /// When a path may be looked at again.
+    fn rested(&self, path: &TreePath) -> Duration {
+        let last = self.looked.get(path);
+        last.map_or(Duration::ZERO, |last| last.at + last.rest)
     }
 
     /// Whether a look at a directory above comes as soon.
@@ -219,13 +222,15 @@ impl Settle {
         let mut gathered: BTreeMap<TreePath, Waiting> = BTreeMap::new();
         for (path, waiting) in std::mem::take(&mut self.waiting) {
             let (path, waiting) = match above(&path, depth) {
-                Some(above) => (
-                    above,
-                    Waiting {
+                Some(above) => {
+                    let rested = self.rested(&above);
+                    let gathered = Waiting {
+                        due: waiting.due.max(rested),
                         reach: Reach::Below,
                         ..waiting
-                    },
-                ),
+                    };
+                    (above, gathered)
+                }
                 None => (path, waiting),
             };
             gathered

@@ -14,8 +14,8 @@ type = "volatile"
 path = "/log"
 reason = "logs"
 "#;
-/// Somebody else may mount something, which wakes it.
-const OTHERS: u64 = 3;
+/// Somebody else may mount something, or start programs, each of which wakes it once a second at most.
+const OTHERS: u64 = 8;
 
 /// How often the watch's threads were waked.
 fn wakings() -> u64 {

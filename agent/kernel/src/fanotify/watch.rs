@@ -72,6 +72,13 @@ impl Watch {
         })
     }
 
+    /// The same queue for marks that ask for no more than this.
+    #[must_use]
+    pub fn asking(mut self, only: Mask) -> Watch {
+        self.asks = Mask(self.asks.0 & only.0);
+        self
+    }
+
     /// What the marks of this queue ask for.
     pub fn asks(&self) -> Mask {
         self.asks

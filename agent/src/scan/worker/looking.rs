@@ -2,11 +2,12 @@
 
 use drift::TreePath;
 use drift::compare::{CompareError, Finding, Merge, Met};
+use drift::coverage::{Gap, GapReason};
 
 use super::Worker;
 use crate::scan::ScanError;
 use crate::scan::verified::Marks;
-use crate::scan::walk::{Visit, Walk};
+use crate::scan::walk::{Visit, Walk, gap};
 
 impl Worker<'_> {
     /// Looks at `path` alone. `drain` takes what was told: nobody else does meanwhile.
@@ -20,30 +21,43 @@ impl Worker<'_> {
         let manifest = self.shared.manifest;
         let entry = manifest.lookup(path).map_err(CompareError::from)?;
         let mut met = entry.map(unnumbered);
+        if let Some(gap) = self.is_missing(path) {
+            self.met(met, marks, Visit::Gap(gap))?;
+            drain();
+            return Ok(());
+        }
         let walk = Walk::new(self.shared.filesystems, manifest.rules());
         let is_there = walk.at(path, &mut |visit| self.met(met.take(), marks, visit))?;
         match met.filter(|_| !is_there) {
             Some(met) => self.missing(&met.entry),
-            None => self.what_came(marks)?,
+            None => self.what_came(marks, drain)?,
         }
         drain();
         Ok(())
     }
 
-    /// Looks at `path` and at all that is below it.
+    /// Looks at `path` and at all that is below it, but not at more than so many paths. Whether that was all.
     pub(in crate::scan) fn look_below(
         &mut self,
         path: &TreePath,
+        most: usize,
         marks: &mut Marks<'_>,
         drain: &mut dyn FnMut(),
-    ) -> Result<(), ScanError> {
+    ) -> Result<bool, ScanError> {
         self.leaves_long = false;
         let manifest = self.shared.manifest;
+        if let Some(gap) = self.is_missing(path) {
+            self.tell(Finding::Gap(gap));
+            drain();
+            return Ok(true);
+        }
         let mut merge = Merge::part(manifest, &manifest.part_from(path));
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules());
-        let mut is_covered = false;
-        walk.below(path, &mut |visit| -> Result<(), ScanError> {
+        let (mut is_covered, mut left) = (false, most);
+        let walked = walk.below(path, &mut |visit| -> Result<(), ScanError> {
             self.shared.go_on()?;
+            // Nobody else hears of it: whoever interrupts a look does so for good.
+            left = left.checked_sub(1).ok_or(ScanError::Interrupted)?;
             let missing = &mut |entry: drift::entry::Entry| {
                 // What comes before it in its block is not looked at.
                 if entry.path.is_within(path) {
@@ -74,9 +88,15 @@ impl Worker<'_> {
             }
             drain();
             Ok(())
-        })?;
-        self.what_came(marks)?;
-        drain();
+        });
+        match walked {
+            Err(ScanError::Interrupted) if self.shared.go_on().is_ok() => {
+                self.what_came(marks, drain)?;
+                return Ok(false);
+            }
+            walked => walked?,
+        };
+        self.what_came(marks, drain)?;
         if !is_covered {
             let before = &mut |_| {};
             merge.cover(path, before, &mut |gone| {
@@ -84,13 +104,24 @@ impl Worker<'_> {
                 drain();
             })?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Of what lies in a file system that is not there nothing is known.
+    fn is_missing(&self, path: &TreePath) -> Option<Gap> {
+        let point = self.shared.filesystems.missing_at(path)?;
+        Some(gap(point, GapReason::FilesystemMissing, ""))
     }
 
     /// Reads what was asked for, and has come by now.
-    fn what_came(&mut self, marks: &mut Marks<'_>) -> Result<(), ScanError> {
+    fn what_came(
+        &mut self,
+        marks: &mut Marks<'_>,
+        drain: &mut dyn FnMut(),
+    ) -> Result<(), ScanError> {
         while let Some(coming) = self.ahead.pop() {
             self.has_come(coming, marks)?;
+            drain();
         }
         Ok(())
     }

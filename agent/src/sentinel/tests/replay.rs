@@ -62,6 +62,7 @@ struct World {
 #[derive(Debug, Clone)]
 enum Turn {
     Scan(Vec<u8>),
+    Look(Vec<u8>),
     FailedScan,
     Deliver,
     LoseTheAnswer,
@@ -135,6 +136,15 @@ impl World {
                 };
                 self.scan(pass);
             }
+            Turn::Look(truth) => {
+                self.truth = truth;
+                let names = |names: Vec<u8>| -> Vec<String> {
+                    let names = names.into_iter();
+                    names.map(|name| format!("etc/{name}")).collect()
+                };
+                let (all, found) = (names((0..12).collect()), names(self.truth.clone()));
+                self.step(watched::seen(&all, &found));
+            }
             Turn::FailedScan => self.step(Event::ScanFailed(Pass::Full, "the disk is gone".into())),
             Turn::Deliver => self.deliver(),
             Turn::LoseTheAnswer => {
@@ -192,6 +202,7 @@ impl World {
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         4 => prop::collection::vec(0_u8..12, 0..8).prop_map(Turn::Scan),
+        4 => prop::collection::vec(0_u8..12, 0..8).prop_map(Turn::Look),
         1 => Just(Turn::FailedScan),
         6 => Just(Turn::Deliver),
         2 => Just(Turn::LoseTheAnswer),

@@ -1,6 +1,7 @@
 //! What the watch says between scans, and beside them.
 
 use drift::attribution::{Confidence, Process};
+use drift::report::OpenDrift;
 
 use super::*;
 use crate::scan::{Look, Reach};
@@ -11,7 +12,7 @@ fn look(name: &str, reach: Reach) -> Look {
 }
 
 /// Looks at names alone found these of them drifted, by process 7.
-fn sighting(names: &[&str], drifted: &[&str]) -> Sighting {
+fn sighting(names: &[impl AsRef<str>], drifted: &[impl AsRef<str>]) -> Sighting {
     let by = Arc::new(Attribution {
         confidence: Confidence::Certain,
         process: Some(Process {
@@ -19,21 +20,26 @@ fn sighting(names: &[&str], drifted: &[&str]) -> Sighting {
             ..Process::default()
         }),
     });
-    let looks: Vec<Look> = names.iter().map(|name| look(name, Reach::Itself)).collect();
+    let looks = names.iter();
+    let looks: Vec<Look> = looks
+        .map(|name| look(name.as_ref(), Reach::Itself))
+        .collect();
     Sighting {
         actors: looks
             .iter()
             .map(|look| (look.path.clone(), Arc::clone(&by)))
             .collect(),
         looks,
-        drifts: drifted.iter().map(|name| drift(name)).collect(),
+        drifts: drifted.iter().map(|name| drift(name.as_ref())).collect(),
         ..Sighting::default()
     }
 }
 
-fn seen(names: &[&str], drifted: &[&str]) -> Event {
+pub(super) fn seen(names: &[impl AsRef<str>], drifted: &[impl AsRef<str>]) -> Event {
     Event::Seen(Box::new(sighting(names, drifted)))
 }
+
+const NONE: [&str; 0] = [];
 
 fn scanned(drifted: &[&str]) -> Sentinel {
     let mut sentinel = sentinel();
@@ -69,10 +75,10 @@ fn a_look_opens_and_closes_at_once_and_says_who_did_it() {
     assert_eq!(reports[0].opened.len(), 1);
     assert_eq!(reports[0].open_count, 2);
     assert_eq!(pid(&reports[0].opened[0].drift), Some(7));
-    let reports = kept(steps(&mut sentinel, seen(&["a", "old"], &[]), at(12)));
+    let reports = kept(steps(&mut sentinel, seen(&["a", "old"], &NONE), at(12)));
     assert_eq!(reports[0].closed.len(), 2);
     assert_eq!(reports[0].open_count, 0);
-    assert!(kept(steps(&mut sentinel, seen(&["a"], &[]), at(13))).is_empty());
+    assert!(kept(steps(&mut sentinel, seen(&["a"], &NONE), at(13))).is_empty());
 }
 
 #[test]
@@ -88,14 +94,14 @@ fn what_a_pass_opened_first_is_opened_again_with_who_did_it_and_once() {
 #[test]
 fn what_could_not_be_looked_at_stays_open_and_so_does_what_others_see() {
     let mut sentinel = scanned(&["old"]);
-    let mut unseen = sighting(&["old"], &[]);
+    let mut unseen = sighting(&["old"], &NONE);
     unseen.unseen = vec![TreePath::new(b"old").unwrap()];
     steps(&mut sentinel, Event::Seen(Box::new(unseen)), at(11));
     assert!(is_open(&sentinel, "old"));
     let mut covered = drift("mnt");
     covered.kind = DriftKind::Covered;
     steps(&mut sentinel, outcome(Pass::Full, vec![covered]), at(12));
-    let mut all = sighting(&[], &[]);
+    let mut all = sighting(&NONE, &NONE);
     all.looks = vec![look("mnt", Reach::Below)];
     steps(&mut sentinel, Event::Seen(Box::new(all)), at(13));
     assert!(is_open(&sentinel, "mnt"));
@@ -192,7 +198,7 @@ fn a_doubt_is_not_settled_by_a_pass_that_had_begun_before_it() {
 #[test]
 fn who_did_what_a_pass_has_to_tell_is_remembered_for_it() {
     let mut sentinel = scanned(&[]);
-    let mut doubtful = sighting(&["dir"], &[]);
+    let mut doubtful = sighting(&["dir"], &NONE);
     doubtful.is_in_doubt = true;
     steps(&mut sentinel, Event::Seen(Box::new(doubtful)), at(11));
     steps(&mut sentinel, Event::Tick, at(16));
@@ -209,14 +215,14 @@ fn who_did_what_a_pass_has_to_tell_is_remembered_for_it() {
 #[test]
 fn moments_are_told_with_who_did_it_unless_it_was_drift_before_or_they_are_too_many() {
     let mut sentinel = scanned(&["old"]);
-    let mut passed = sighting(&["a", "old"], &[]);
+    let mut passed = sighting(&["a", "old"], &NONE);
     passed.passed = vec![drift("a"), drift("old")];
     let told = kept(steps(&mut sentinel, Event::Seen(Box::new(passed)), at(11)));
     let moments: Vec<_> = told.iter().flat_map(|report| &report.moments).collect();
     assert_eq!(moments.len(), 1);
     assert_eq!(moments[0].drift.path.to_string(), "/a");
     assert_eq!(pid(&moments[0].drift), Some(7));
-    let mut many = sighting(&[], &[]);
+    let mut many = sighting(&NONE, &NONE);
     many.passed = (0..1000).map(|number| drift(&number.to_string())).collect();
     let told = kept(steps(&mut sentinel, Event::Seen(Box::new(many)), at(12)));
     let count: usize = told.iter().map(|report| report.moments.len()).sum();
@@ -235,5 +241,64 @@ fn a_watch_that_ended_or_sees_less_is_a_limit() {
     assert!(
         limits.iter().any(|limit| limit.contains("why")),
         "{limits:?}"
+    );
+}
+
+#[test]
+fn where_much_is_open_news_come_together_and_are_told_before_anything_else() {
+    let many: Vec<String> = (0..60_000).map(|number| format!("many/{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut sentinel = scanned(&many);
+    let opened = |reports: &[Report]| -> Vec<String> {
+        let opened = reports.iter().flat_map(|report| &report.opened);
+        opened.map(|open| open.drift.path.to_string()).collect()
+    };
+    let told = kept(steps(&mut sentinel, seen(&["a"], &["a"]), at(11)));
+    assert_eq!(opened(&told), ["/a"]);
+    for name in ["b", "c"] {
+        let told = kept(steps(&mut sentinel, seen(&[name], &[name]), at(12)));
+        assert_eq!(told.len(), 0);
+    }
+    assert_eq!(sentinel.open_count(), 60_003);
+    let told = kept(steps(&mut sentinel, Event::Tick, at(13)));
+    assert_eq!((told.len(), opened(&told).len()), (1, 2));
+    // What was open and is not any more is told as something that happened, and after what is new.
+    steps(&mut sentinel, seen(&["d", "e"], &["d", "e"]), at(14));
+    let told = kept(steps(&mut sentinel, seen(&["d"], &NONE), at(14)));
+    assert_eq!((told.len(), opened(&told)), (2, vec!["/e".to_owned()]));
+    assert_eq!(told[1].moments[0].drift.path.to_string(), "/d");
+    assert_eq!(told[1].open_count, 60_004);
+}
+
+#[test]
+fn of_who_did_a_hundred_things_all_is_told_with_the_first_ones() {
+    let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut sighting = sighting(&names, &names);
+    let by = Arc::new(Attribution {
+        confidence: Confidence::Certain,
+        process: Some(Process {
+            pid: 7,
+            command_line: Some("cp of/all this".into()),
+            ..Process::default()
+        }),
+    });
+    let actors = sighting.actors.values_mut();
+    actors.for_each(|actor| *actor = Arc::clone(&by));
+    let mut sentinel = scanned(&[]);
+    let told = kept(steps(
+        &mut sentinel,
+        Event::Seen(Box::new(sighting)),
+        at(11),
+    ));
+    let opened: Vec<_> = told.iter().flat_map(|report| &report.opened).collect();
+    assert!(opened.iter().all(|open| pid(&open.drift) == Some(7)));
+    let in_full = |open: &&&OpenDrift| {
+        let by = open.drift.attribution.as_ref().unwrap();
+        by.process.as_ref().unwrap().command_line.is_some()
+    };
+    assert_eq!(
+        (opened.len(), opened.iter().filter(in_full).count()),
+        (100, 16)
     );
 }

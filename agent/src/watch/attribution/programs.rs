@@ -72,8 +72,8 @@ impl Programs {
     }
 }
 
-/// `ld-linux-x86-64.so.2`, `ld-musl-x86_64.so.1`, `ld.so`.
-fn is_loader(path: &[u8]) -> bool {
+/// Whether it is called as loaders are: `ld-linux-x86-64.so.2`, `ld-musl-x86_64.so.1`, `ld.so`.
+pub(crate) fn is_loader(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let name = String::from_utf8_lossy(name);
     let rest = name.strip_prefix("ld");

@@ -9,10 +9,10 @@ use driftmark_kernel::fanotify::{Buffer, Event, Mask, Place, Watch};
 use driftmark_kernel::{FileKind, Stat};
 
 use super::{Live, READS_IN_A_ROW, Told, now};
-use crate::scan::filesystems::below;
-use crate::watch::attribution::Running;
+use crate::watch::attribution::{Running, is_loader};
 use crate::watch::eyes::At;
 use crate::watch::settle::Change;
+use crate::watch::starts::Starts;
 
 /// A name was made, removed or became another.
 const NAMES: Mask = Mask::CREATE
@@ -22,31 +22,43 @@ const NAMES: Mask = Mask::CREATE
     .and(Mask::MOVED_TO);
 /// What is said of an inode, whatever name it was done through.
 const OF_INODES: Mask = Mask::MODIFY.and(Mask::CLOSE_WRITE).and(Mask::ATTRIB);
-/// What says nothing of a path that is held.
-const NOT_CHANGES: Mask = Mask::OPEN_EXEC.and(Mask::ON_DIRECTORY);
 
 impl Live<'_> {
     /// Takes what is queued; how many events that were.
-    pub(super) fn read(&mut self) -> usize {
+    ///
+    /// # Errors
+    /// A sentence: a queue cannot be read.
+    pub(super) fn read(&mut self) -> Result<usize, String> {
         let mut buffer = Buffer::default();
-        let mut count = 0;
+        let (mut count, mut is_all) = (0, true);
+        let began = now();
+        if self
+            .starts
+            .as_ref()
+            .is_some_and(|starts| starts.next <= began)
+        {
+            self.read_starts();
+        }
         for eye in 0..self.eyes.all.len() {
             let mut reads = 0;
-            while reads < READS_IN_A_ROW {
-                match self.read_once(eye, None, &mut buffer) {
-                    Ok(0) => break,
-                    Ok(some) => count += some,
-                    Err(error) => {
-                        tracing::warn!(%error, "events cannot be read");
-                        self.is_in_doubt = true;
-                        break;
-                    }
-                }
+            loop {
+                let read = self.read_once(eye, None, &mut buffer);
+                let some = read.map_err(|error| format!("events cannot be read: {error}"))?;
+                count += some;
                 reads += 1;
+                if some == 0 {
+                    break;
+                }
+                if reads == READS_IN_A_ROW {
+                    is_all = false;
+                    break;
+                }
             }
         }
-        self.all_seen = now();
-        count
+        if is_all {
+            self.all_seen = began;
+        }
+        Ok(count)
     }
 
     /// What an ignored directory was renamed to may be held: everything is marked anew, without what is ignored.
@@ -72,6 +84,8 @@ impl Live<'_> {
         let Some(events) = watch.read(buffer)? else {
             return Ok(0);
         };
+        // Whoever did any of it was started before.
+        self.read_starts();
         for event in events {
             count += 1;
             match event {
@@ -88,17 +102,13 @@ impl Live<'_> {
     fn take(&mut self, eye: usize, event: Event<'_>) {
         if event.is_overflow() {
             let (from, until) = (self.all_seen, now());
+            // What is ignored may be held by now, without a word about that.
+            self.is_to_renew = true;
             return (self.around.tell)(Told::Blind { from, until });
         }
         if event.what.has(Mask::FS_ERROR) {
             tracing::warn!(fault = ?event.fault, "a file system met an error");
             self.is_in_doubt = true;
-        }
-        if event.what.has(Mask::OPEN_EXEC) {
-            self.ran(eye, &event);
-        }
-        if event.what.0 & !NOT_CHANGES.0 == 0 {
-            return;
         }
         let ends = [&event.from, &event.to];
         let places: Vec<At> = match (&event.place, ends) {
@@ -196,11 +206,9 @@ impl Live<'_> {
     fn actor(&mut self, event: Event<'_>) -> Arc<Attribution> {
         let (around, filesystems) = (self.around, self.filesystems);
         let in_image = |running: &Running| {
-            let path = running.path();
-            let root = around.order.root.as_os_str().as_encoded_bytes();
-            let root = root.strip_suffix(b"/").unwrap_or(root);
-            let path = path.strip_prefix(root).map(TreePath::new);
-            let Some(Ok(path)) = path else { return false };
+            let Some(path) = below_root(around, running.path()) else {
+                return false;
+            };
             let found = filesystems.look_up(&path).ok().map(|stat| {
                 let (major, minor) = stat.dev;
                 (rustix::fs::makedev(major, minor), stat.ino)
@@ -211,20 +219,34 @@ impl Live<'_> {
             .tell(&self.witness, event.actor, now(), in_image)
     }
 
-    /// A process is about to become a program.
-    fn ran(&mut self, eye: usize, event: &Event<'_>) {
-        self.actors.forget(event.actor.pid);
-        let Some(at) = event.place.as_ref().and_then(|place| self.at(eye, place)) else {
+    /// Takes in which programs were started.
+    pub(super) fn read_starts(&mut self) {
+        let Some(starts) = &mut self.starts else {
             return;
         };
-        let origin = match is_program(self.around, &at.path) {
-            true => Origin::Image,
-            false => Origin::Foreign,
-        };
-        let path = below(&self.around.order.root, &at.path);
-        let path = path.as_os_str().as_encoded_bytes();
-        self.witness.ran(&event.actor, path, origin);
+        let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
+        let count = starts.read(&mut self.started, &mut |actor, path| {
+            actors.forget(actor.pid);
+            let origin = match below_root(around, path) {
+                Some(path) if is_program(around, &path) => Origin::Image,
+                // Beside a tree that is not this host's own: its loaders are the host's.
+                None if is_loader(path) => return,
+                _ => Origin::Foreign,
+            };
+            witness.ran(actor, path, origin);
+        });
+        if count > 0 {
+            starts.next = now() + Starts::REST;
+        }
     }
+}
+
+/// The path in the image of an absolute one on this host.
+fn below_root(around: &super::Around, path: &[u8]) -> Option<TreePath> {
+    let root = around.order.root.as_os_str().as_encoded_bytes();
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let path = path.strip_prefix(root)?;
+    path.starts_with(b"/").then(|| TreePath::new(path).ok())?
 }
 
 /// Whether the image has a file at this path.

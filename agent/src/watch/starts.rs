@@ -1,0 +1,126 @@
+//! Mounted file systems in; which process starts which program, wherever that lies, out.
+//!
+//! In a queue of its own: whoever asks who did something reads this one first, so that what a process was started as is known
+//! before anything that it did is looked at, though it has ended by then. Nobody is waked by each start: a machine may
+//! start thousands of programs a second that change nothing.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use driftmark_kernel::fanotify::{Actor, Buffer, Holder, Located, Mask, Place, Sight, Watch};
+use driftmark_kernel::{Mount, Tree};
+
+use super::eyes::shows;
+
+/// Programs that are started.
+#[derive(Debug)]
+pub(super) struct Starts {
+    watch: Watch,
+    places: Vec<Started>,
+    /// When somebody may be waked by it again.
+    pub(super) next: Duration,
+}
+
+/// A file system that programs can be started from.
+#[derive(Debug)]
+struct Started {
+    /// As events call it.
+    filesystem: u64,
+    /// As the mount table does.
+    device: (u32, u32),
+    holder: Holder,
+    /// The path of its top.
+    point: Vec<u8>,
+}
+
+/// Each is held by two descriptors.
+const MOST_FILESYSTEMS: usize = 64;
+
+impl Starts {
+    /// It is read at least this often where programs are started, so that it does not overflow.
+    pub(super) const REST: Duration = Duration::from_secs(1);
+
+    /// None where there can be none: whoever has ended is not known by its program then.
+    pub(super) fn open(mounts: &[Mount]) -> Option<Starts> {
+        let watch = Watch::open().ok()?.asking(Mask::OPEN_EXEC);
+        let mut starts = Starts {
+            watch,
+            places: Vec::new(),
+            next: Duration::ZERO,
+        };
+        starts.mark(mounts);
+        Some(starts)
+    }
+
+    /// Marks what was mounted since, and lets go of what is not mounted any more.
+    pub(super) fn mark(&mut self, mounts: &[Mount]) {
+        let is_mounted = |place: &Started| mounts.iter().any(|mount| mount.dev == place.device);
+        self.places.retain(is_mounted);
+        // All of a file system, if a mount shows that, and else a part.
+        let mut mounts: Vec<&Mount> = mounts.iter().filter(|mount| runs_programs(mount)).collect();
+        mounts.sort_by_key(|mount| mount.root != b"/");
+        for mount in mounts {
+            let is_new = self.places.iter().all(|place| place.device != mount.dev);
+            if is_new && self.places.len() < MOST_FILESYSTEMS {
+                // A file system that refuses is one whose programs are not known once they have ended.
+                self.places.extend(self.started(mount));
+            }
+        }
+    }
+
+    fn started(&self, mount: &Mount) -> Option<Started> {
+        let tree = Tree::open(Path::new(OsStr::from_bytes(&mount.point))).ok()?;
+        let holder = Holder::of(&tree, shows(Some(mount))).ok()?;
+        let Sight::Whole { filesystem } = self.watch.watch_filesystem(holder.as_fd()) else {
+            return None;
+        };
+        Some(Started {
+            filesystem,
+            device: mount.dev,
+            holder,
+            point: mount.point.clone(),
+        })
+    }
+
+    /// Takes what is queued: who has started which program, by its absolute path. How much that was.
+    pub(super) fn read(&self, buffer: &mut Buffer, ran: &mut dyn FnMut(&Actor, &[u8])) -> usize {
+        let mut count = 0;
+        while let Ok(Some(events)) = self.watch.read(buffer) {
+            for event in events.filter_map(Result::ok) {
+                count += 1;
+                let path = event.place.as_ref().and_then(|place| self.path_of(place));
+                if let Some(path) = path {
+                    ran(&event.actor, &path);
+                }
+            }
+        }
+        count
+    }
+
+    fn path_of(&self, place: &Place<'_>) -> Option<Vec<u8>> {
+        let mut places = self.places.iter();
+        let started = places.find(|one| one.filesystem == place.directory.filesystem)?;
+        let Ok(Located::Here { path, .. }) = started.holder.locate(&place.directory) else {
+            return None;
+        };
+        let point = started.point.strip_suffix(b"/").unwrap_or(&started.point);
+        let names = [point, &path, place.name].into_iter().enumerate();
+        let there = names.filter(|(nth, name)| *nth == 0 || !name.is_empty());
+        Some(there.map(|(_, name)| name).collect::<Vec<_>>().join(&b'/'))
+    }
+}
+
+impl AsFd for Starts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+/// Whether the kernel lets anybody run what lies there.
+fn runs_programs(mount: &Mount) -> bool {
+    let mut options = mount.options.split(|byte| *byte == b',');
+    !options.any(|option| option == b"noexec")
+}
