@@ -121,9 +121,11 @@ fn change(
     }
     let fits = !instance.overflow
         && instance.open.saturating_add(report.opened.len() as u64) <= drifts::IDS;
-    if fits {
-        for open in &report.opened {
+    for open in &report.opened {
+        if fits {
             drifts::open_reported(tx, instance.row, open, now_ms)?;
+        } else {
+            drifts::retell(tx, instance.row, open)?;
         }
     }
     note_overflow(instance, report, fits);

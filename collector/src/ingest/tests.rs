@@ -1,10 +1,11 @@
 //! Receives reports as agents send them; holds ingest to counting each once and only its sender's.
 
+mod who;
+
 use super::*;
 use crate::enrol::{self, Renewal};
 use crate::store::instances::Enrolled;
 use crate::store::{Store, StoreError};
-use drift::attribution::{Attribution, Confidence, Process};
 use drift::coverage::{Coverage, ScanRecord};
 use drift::finding::{Drift, DriftKind, set_digest};
 use drift::report::{
@@ -174,37 +175,6 @@ async fn a_generation_that_comes_late_changes_no_state() {
     let bench = Bench::new().await;
     bench.send(opening(1, 5, 0..2)).await.unwrap();
     bench.send(opening(2, 4, 2..9)).await.unwrap();
-    assert_eq!(bench.instance().await.open, 2);
-}
-
-#[tokio::test]
-async fn who_did_it_may_become_known_of_what_is_open_and_is_then_nobody_else() {
-    let bench = Bench::new().await;
-    bench.send(opening(1, 1, 0..2)).await.unwrap();
-    for (number, pid) in [(2, 7), (3, 8)] {
-        let mut again = opening(number, number, 0..1);
-        again.open_count = 2;
-        again.opened[0].drift.attribution = Some(Box::new(Attribution {
-            confidence: Confidence::Certain,
-            process: Some(Process {
-                pid,
-                ..Process::default()
-            }),
-        }));
-        bench.send(again).await.unwrap();
-        let row = bench.instance().await.row;
-        let listed: Result<_, StoreError> = bench
-            .store
-            .read(move |db| Ok(drifts::list(db, row, 10)?))
-            .await;
-        let known: Vec<_> = listed
-            .unwrap()
-            .into_iter()
-            .filter_map(|open| open.drift?.attribution?.process)
-            .map(|process| process.pid)
-            .collect();
-        assert_eq!(known, [7]);
-    }
     assert_eq!(bench.instance().await.open, 2);
 }
 

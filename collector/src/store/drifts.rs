@@ -84,8 +84,7 @@ pub fn open(
     Ok(())
 }
 
-/// Opens what an agent says is open; if it is open, only what the host's package database says of it may change, and who
-/// did it may become known.
+/// Opens what an agent says is open; if it is open, only what [`retell`] takes over may change.
 ///
 /// # Errors
 /// The database's.
@@ -96,23 +95,36 @@ pub fn open_reported(
     now_ms: i64,
 ) -> rusqlite::Result<()> {
     self::open(tx, instance, Source::Agent, open.id, &open.drift, now_ms)?;
+    retell(tx, instance, open)
+}
+
+/// Of what an agent says is open, and is, takes over what may change: what the host's package database says of it, which
+/// is the latest that was told, and who did it, which is the first.
+///
+/// # Errors
+/// The database's.
+pub fn retell(tx: &Transaction<'_>, instance: i64, open: &OpenDrift) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE drifts SET package = ?4
          WHERE instance = ?1 AND source = ?2 AND id = ?3 AND drift IS NOT NULL AND package IS NOT ?4",
     )?
     .execute((instance, Source::Agent as i64, open.id.0.as_bytes(), kept_package(open)))?;
-    if let Some(attribution) = &open.drift.attribution {
-        attribute(tx, instance, open.id, attribution)?;
+    match &open.drift.attribution {
+        Some(attribution) => attribute(tx, instance, open.id, attribution.clone()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Adds who did it to a drift that is open and of which nobody was named.
-fn attribute(
+/// Adds who did it to a drift that is open and of which that was not told. What was told stays: an agent that was started
+/// again no longer knows it, and whoever does the same once more did not open the drift.
+///
+/// # Errors
+/// The database's.
+pub fn attribute(
     tx: &Transaction<'_>,
     instance: i64,
     id: DriftId,
-    attribution: &Attribution,
+    attribution: Box<Attribution>,
 ) -> rusqlite::Result<()> {
     let place = (instance, Source::Agent as i64, id.0.as_bytes());
     let kept: Option<String> = tx
@@ -124,7 +136,7 @@ fn attribute(
     let Some(mut drift) = kept.filter(|drift| drift.attribution.is_none()) else {
         return Ok(());
     };
-    drift.attribution = Some(Box::new(attribution.clone()));
+    drift.attribution = Some(attribution);
     if let Some(text) = kept_text(&drift) {
         tx.prepare_cached(
             "UPDATE drifts SET drift = ?4 WHERE instance = ?1 AND source = ?2 AND id = ?3",

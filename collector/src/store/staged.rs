@@ -1,5 +1,7 @@
 //! Parts of a generation that is not complete: kept as rows, so that ten million drifts never lie in memory.
 
+use drift::Blake3;
+use drift::finding::{Drift, DriftId};
 use drift::report::{HeldValue, Report};
 use rusqlite::{OptionalExtension as _, Transaction};
 
@@ -141,14 +143,7 @@ pub fn apply(
     tx.prepare_cached(gone)?.execute([instance])?;
     let open = drifts::sum(tx, instance)?.open;
     let room = drifts::IDS.saturating_sub(open);
-    // Of what was open before, only what the host's package database says may change.
-    tx.prepare_cached(
-        "UPDATE drifts SET package = new.package FROM staged_drifts AS new
-         WHERE drifts.instance = ?1 AND drifts.source = ?2 AND drifts.drift IS NOT NULL
-             AND new.instance = ?1 AND new.id = drifts.id AND new.opened = 1
-             AND drifts.package IS NOT new.package",
-    )?
-    .execute((instance, Source::Agent as i64))?;
+    retell(tx, instance)?;
     tx.prepare_cached(
         "INSERT INTO drifts (instance, source, id, severity, opened_at_ms, drift, package)
          SELECT instance, ?2, id, severity, ?3, drift, package FROM staged_drifts AS new
@@ -164,6 +159,40 @@ pub fn apply(
         )?
         .query_row([instance], |row| row.get(0))?;
     Ok(!missing)
+}
+
+/// Of what is open, takes over what the parts say that may change: as [`drifts::retell`] does from a whole report.
+fn retell(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE drifts SET package = new.package FROM staged_drifts AS new
+         WHERE drifts.instance = ?1 AND drifts.source = ?2 AND drifts.drift IS NOT NULL
+             AND new.instance = ?1 AND new.id = drifts.id AND new.opened = 1
+             AND drifts.package IS NOT new.package",
+    )?
+    .execute((instance, Source::Agent as i64))?;
+    // Their ids alone: what is told of all of them need not lie in memory. In this order it is asked only of drifts that
+    // are kept whole.
+    let attributed: Vec<DriftId> = tx
+        .prepare_cached(
+            "SELECT drifts.id FROM drifts CROSS JOIN staged_drifts AS new
+             WHERE drifts.instance = ?1 AND drifts.source = ?2 AND drifts.drift IS NOT NULL
+                 AND new.instance = ?1 AND new.id = drifts.id AND new.opened = 1
+                 AND json_extract(new.drift, '$.attribution') IS NOT NULL",
+        )?
+        .query_map((instance, Source::Agent as i64), |row| {
+            Ok(DriftId(Blake3::from_bytes(row.get(0)?)))
+        })?
+        .collect::<Result<_, _>>()?;
+    for id in attributed {
+        let text: String = tx
+            .prepare_cached("SELECT drift FROM staged_drifts WHERE instance = ?1 AND id = ?2")?
+            .query_row((instance, id.0.as_bytes()), |row| row.get(0))?;
+        let told = serde_json::from_str::<Drift>(&text).ok();
+        if let Some(attribution) = told.and_then(|drift| drift.attribution) {
+            drifts::attribute(tx, instance, id, attribution)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first `limit` held values that were staged, in path order.

@@ -7,6 +7,7 @@ mod crash;
 mod hostile;
 mod images;
 mod packages;
+mod who;
 mod world;
 
 use drift::finding::set_digest;
