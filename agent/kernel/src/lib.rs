@@ -17,6 +17,7 @@
 //! - [`confine`]: no more rights than the daemon needs.
 //! - [`process`], [`page_cache`]: leaving the machine as it was.
 //! - [`direct`]: what the disk holds, whatever the page cache says.
+//! - `stack`: what a panic that aborts tells of its callers: nothing.
 //!
 //! A wrapper here is one system call with its fallback; it returns owned descriptors and [`std::io::Result`], whose
 //! path the caller adds. No text leaves this crate: names, targets and values are bytes.
@@ -39,6 +40,8 @@ pub mod names;
 pub mod page_cache;
 pub mod partitions;
 pub mod process;
+#[cfg(all(panic = "abort", not(target_feature = "crt-static")))]
+mod stack;
 pub mod stat;
 pub mod superblock;
 mod sys;
