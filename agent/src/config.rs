@@ -141,7 +141,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: Box<toml::de::Error>,
+        source: Box<drift::written::BadText>,
     },
     /// A word of the kernel command line that cannot be.
     #[error("`{word}` on the kernel command line {problem}")]

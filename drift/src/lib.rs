@@ -12,7 +12,7 @@
 //! - [`attribution`]: who did it, and how sure that is.
 //! - [`coverage`]: what has and has not been verified.
 //! - [`report`], [`enrolment`]: what agent and collector say to each other.
-//! - [`documented`]: configuration types that carry their own documentation.
+//! - [`written`], [`documented`]: TOML as people write it, and configuration types that carry their own documentation.
 //! - [`export`]: JSON Lines and BSD mtree for the rest of the world.
 
 #![forbid(unsafe_code)]
@@ -38,6 +38,7 @@ pub mod shape;
 pub mod signature;
 pub mod statement;
 mod varint;
+pub mod written;
 
 pub use digest::{Blake3, Sha256};
 pub use entry::Entry;

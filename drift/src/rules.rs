@@ -100,6 +100,9 @@ impl RuleType {
 }
 
 impl Shape {
+    /// All of them, in the order of their codes in a manifest.
+    pub const ALL: [Shape; 3] = [Shape::MachineId, Shape::HostKey, Shape::LdSoCache];
+
     /// The word for it in rule files and on screen.
     pub fn word(self) -> &'static str {
         match self {

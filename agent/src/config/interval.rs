@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use drift::written::{Problem, Readable, Value, text};
 
 /// A length of time as people write it: whole numbers with `ms`, `s`, `m`, `h` or `d`, largest first, without spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +17,12 @@ pub enum Every {
     Interval(Interval),
 }
 
-impl<'de> Deserialize<'de> for Every {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "off" {
-            return Ok(Every::Never);
+impl Readable for Every {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        match text(value)? {
+            "off" => Ok(Every::Never),
+            _ => Interval::read(value).map(Every::Interval),
         }
-        let interval = Interval::parse(&text);
-        interval
-            .map(Every::Interval)
-            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -78,10 +74,9 @@ impl Interval {
     }
 }
 
-impl<'de> Deserialize<'de> for Interval {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Interval::parse(&text).map_err(serde::de::Error::custom)
+impl Readable for Interval {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        Interval::parse(text(value)?).map_err(|bad| Problem::of(value, bad))
     }
 }
 

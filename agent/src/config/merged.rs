@@ -103,7 +103,7 @@ pub fn read_file(path: &Path) -> Result<Written, ConfigError> {
             limit: MAX_FILE_BYTES,
         });
     }
-    toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+    drift::written::read(&text).map_err(|source| ConfigError::Syntax {
         path: path.to_owned(),
         source: Box::new(source),
     })

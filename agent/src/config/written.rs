@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use drift::written::{Keys, Problem, Readable, Value, text, word};
 
 use super::interval::{Every, Interval};
 use crate::watch::attribution::CommandLine;
@@ -17,10 +17,16 @@ macro_rules! section {
     }) => {
         drift::documented! {
             $(#[$doc])*
-            #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-            #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+            #[derive(Debug, Clone, Default, PartialEq)]
             pub struct $name {
                 $($(#[doc = $line])+ pub $key: Option<$type> $(= $value)? $(=> $section)?,)+
+            }
+        }
+
+        impl Readable for $name {
+            fn read(value: Value<'_>) -> Result<Self, Problem> {
+                let keys = Keys::of(value, &[$(stringify!($key)),+])?;
+                Ok($name { $($key: keys.read(stringify!($key))?,)+ })
             }
         }
 
@@ -246,22 +252,19 @@ pub enum Listen {
     At(SocketAddr),
 }
 
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "off" {
-            return Ok(Listen::Off);
+impl Readable for Listen {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        match text(value)? {
+            "off" => Ok(Listen::Off),
+            address => address.parse().map(Listen::At).map_err(|_| {
+                Problem::of(value, "expected `ADDRESS:PORT` (an IP address) or `off`")
+            }),
         }
-        let address = text.parse();
-        address.map(Listen::At).map_err(|_| {
-            serde::de::Error::custom("expected `ADDRESS:PORT` (an IP address) or `off`")
-        })
     }
 }
 
 /// What makes the probe unhealthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// An executing order of the collector.
     Collector,
@@ -269,9 +272,17 @@ pub enum Mode {
     Local,
 }
 
+impl Readable for Mode {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(
+            value,
+            &[("collector", Mode::Collector), ("local", Mode::Local)],
+        )
+    }
+}
+
 /// Whether a scan makes way for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// As much as they feel it.
     Adaptive,
@@ -279,9 +290,17 @@ pub enum Pace {
     Unpaced,
 }
 
+impl Readable for Pace {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(
+            value,
+            &[("adaptive", Pace::Adaptive), ("unpaced", Pace::Unpaced)],
+        )
+    }
+}
+
 /// What is logged: this and everything worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// What someone must act on.
     Error,
@@ -289,4 +308,17 @@ pub enum Level {
     Warn,
     /// What happened.
     Info,
+}
+
+impl Readable for Level {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(
+            value,
+            &[
+                ("error", Level::Error),
+                ("warn", Level::Warn),
+                ("info", Level::Info),
+            ],
+        )
+    }
 }

@@ -1,10 +1,9 @@
 //! Rule files as people write them: TOML in, [`SourcedRule`]s out.
 
-use serde::Deserialize;
-
 use super::{Rule, RuleType, Rules, Shape};
 use crate::TreePath;
 use crate::glob::{BadPattern, Pattern};
+use crate::written::{self, BadText, Keys, Problem, Readable, Value, word};
 
 /// A rule file, read and checked by itself.
 ///
@@ -60,7 +59,7 @@ pub enum BadRuleFile {
         /// The file.
         file: String,
         /// What is wrong, with its line.
-        source: toml::de::Error,
+        source: BadText,
     },
     /// Keys that do not go together.
     #[error("rule {number} of {file}: {problem}")]
@@ -100,43 +99,64 @@ pub enum BadRuleFile {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Written {
     with: Option<String>,
-    #[serde(default)]
     rule: Vec<WrittenRule>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WrittenRule {
     r#type: WrittenType,
     path: Option<String>,
     paths: Option<Vec<String>>,
-    shape: Option<WrittenShape>,
+    shape: Option<Shape>,
     reason: Option<String>,
     with: Option<String>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum WrittenType {
-    Volatile,
-    FirstBoot,
-    AppendOnly,
-    Content,
-    Absent,
-    Covered,
-    Shape,
+/// The word `shape` is none until the key `shape` says which.
+#[derive(Clone, Copy)]
+struct WrittenType(Option<RuleType>);
+
+impl Readable for Written {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        let keys = Keys::of(value, &["with", "rule"])?;
+        Ok(Self {
+            with: keys.read("with")?,
+            rule: keys.read("rule")?.unwrap_or_default(),
+        })
+    }
 }
 
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum WrittenShape {
-    MachineId,
-    HostKey,
-    LdSoCache,
+impl Readable for WrittenRule {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        let known = ["type", "path", "paths", "shape", "reason", "with"];
+        let keys = Keys::of(value, &known)?;
+        Ok(Self {
+            r#type: keys.need("type")?,
+            path: keys.read("path")?,
+            paths: keys.read("paths")?,
+            shape: keys.read("shape")?,
+            reason: keys.read("reason")?,
+            with: keys.read("with")?,
+        })
+    }
+}
+
+impl Readable for WrittenType {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        let types = RuleType::ALL.map(|known| match known {
+            RuleType::Shape(_) => ("shape", Self(None)),
+            plain => (plain.word(), Self(Some(plain))),
+        });
+        // The shapes come last in it, and are one word here.
+        word(value, &types[..types.len() - Shape::ALL.len() + 1])
+    }
+}
+
+impl Readable for Shape {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(value, &Shape::ALL.map(|shape| (shape.word(), shape)))
+    }
 }
 
 impl RuleFile {
@@ -152,7 +172,7 @@ impl RuleFile {
         if text.len() > Self::MAX_BYTES {
             return Err(BadRuleFile::TooLong { file: file() });
         }
-        let written: Written = toml::from_str(text).map_err(|source| BadRuleFile::Syntax {
+        let written: Written = written::read(text).map_err(|source| BadRuleFile::Syntax {
             file: file(),
             source,
         })?;
@@ -210,26 +230,11 @@ fn with(file: &str, written: Option<&str>) -> Result<Option<TreePath>, BadRuleFi
 
 impl WrittenRule {
     fn rule_type(&self) -> Result<RuleType, &'static str> {
-        let plain = match self.r#type {
-            WrittenType::Volatile => RuleType::Volatile,
-            WrittenType::FirstBoot => RuleType::FirstBoot,
-            WrittenType::AppendOnly => RuleType::AppendOnly,
-            WrittenType::Content => RuleType::Content,
-            WrittenType::Absent => RuleType::Absent,
-            WrittenType::Covered => RuleType::Covered,
-            WrittenType::Shape => {
-                return match self.shape {
-                    Some(WrittenShape::MachineId) => Ok(RuleType::Shape(Shape::MachineId)),
-                    Some(WrittenShape::HostKey) => Ok(RuleType::Shape(Shape::HostKey)),
-                    Some(WrittenShape::LdSoCache) => Ok(RuleType::Shape(Shape::LdSoCache)),
-                    None => Err("type `shape` needs the key `shape`"),
-                };
-            }
-        };
-        if self.shape.is_some() {
-            Err("the key `shape` goes with type `shape` alone")
-        } else {
-            Ok(plain)
+        match (self.r#type.0, self.shape) {
+            (Some(plain), None) => Ok(plain),
+            (None, Some(shape)) => Ok(RuleType::Shape(shape)),
+            (None, None) => Err("type `shape` needs the key `shape`"),
+            (Some(_), Some(_)) => Err("the key `shape` goes with type `shape` alone"),
         }
     }
 

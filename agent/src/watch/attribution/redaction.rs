@@ -8,12 +8,12 @@
 use std::ops::Range;
 
 use drift::attribution::Attribution;
+use drift::written::{Problem, Readable, Value, word};
 
 use super::{MORE, cut, shown};
 
 /// How much of a command line is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommandLine {
     /// All of it.
     Full,
@@ -22,6 +22,19 @@ pub enum CommandLine {
     Redacted,
     /// Nothing.
     None,
+}
+
+impl Readable for CommandLine {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(
+            value,
+            &[
+                ("full", CommandLine::Full),
+                ("redacted", CommandLine::Redacted),
+                ("none", CommandLine::None),
+            ],
+        )
+    }
 }
 
 impl CommandLine {
