@@ -172,8 +172,8 @@ impl Config {
                 .first_boot_window
                 .map_or(Duration::from_secs(600), |interval| interval.0),
             watches: match written.watch.unwrap_or_default().enabled {
-                None | Some(false) => Watches::Nothing,
-                Some(true) => Watches::Everything,
+                Some(false) => Watches::Nothing,
+                None | Some(true) => Watches::Everything,
             },
             command_line: attribution.command_line.unwrap_or_default(),
             probe_listen: probe

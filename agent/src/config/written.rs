@@ -209,9 +209,9 @@ section! {
 section! {
     /// `[watch]`.
     Watch {
-        /// `enabled`: whether changes are seen as they happen, with who makes them. Default `false`, until it is as quick and
-        /// as frugal as it is to be: only scans find drift then.
-        enabled: bool = false,
+        /// `enabled`: whether changes are seen as they happen, with who makes them. Default `true`; with `false` only scans
+        /// find drift, and the coverage says so.
+        enabled: bool = true,
     }
 }
 

@@ -56,7 +56,8 @@ impl Sight {
         // The one before ends first: it would tell what is against another manifest.
         self.now = None;
         if self.watches == Watches::Nothing {
-            return None;
+            let reason = "it is switched off (`watch.enabled`)";
+            return Some(Event::WatchEnded(reason.to_owned()));
         }
         let order = Order {
             baseline,

@@ -128,7 +128,7 @@ impl Sentinel {
         let held: Vec<&HeldValue> = lists.held.iter().flat_map(|held| held.values()).collect();
         let room =
             Report::MAX_BYTES - MARGIN_BYTES - json_length(&template).min(Report::MAX_BYTES / 2);
-        let cuts = lists.cut(&held, room);
+        let (cuts, too_long) = lists.cut(&held, room);
         let count = u32::try_from(cuts.len())
             .unwrap_or(Report::MAX_PARTS)
             .min(Report::MAX_PARTS);
@@ -145,7 +145,10 @@ impl Sentinel {
             };
             report.opened = lists.opened[cut.opened]
                 .iter()
-                .map(|(id, drift)| lists.sendable(**id, drift))
+                .map(|(id, drift)| match lists.sendable(**id, drift) {
+                    open if too_long.contains(id) => shortened(open),
+                    open => open,
+                })
                 .collect();
             report.closed = lists.closed[cut.closed].to_vec();
             report.held = held[cut.held].iter().map(|held| (*held).clone()).collect();
@@ -207,7 +210,7 @@ impl<'a> Actors<'a> {
 }
 
 impl Lists<'_> {
-    /// The drift as it is sent: with what was found there, unless that alone would fill a report.
+    /// The drift as it is sent.
     fn sendable(&self, id: DriftId, drift: &Drift) -> OpenDrift {
         let mut open = OpenDrift {
             id,
@@ -215,18 +218,20 @@ impl Lists<'_> {
             host_package: self.packages.get(&drift.path).cloned(),
         };
         open.drift.attribution = self.actors.told(&drift.path).map(Box::new);
-        if json_length(&open) > MAX_DRIFT_BYTES {
-            open.drift.found = None;
-            open.drift.detail = Some("what was found there is too long to be sent".into());
-        }
         open
     }
 
-    /// Cuts the lists into parts of at most `room` bytes and the limits of [`Report`]. At least one part.
-    fn cut(&self, held: &[&HeldValue], room: usize) -> Vec<Cut> {
-        let mut cuts = vec![Cut::default()];
+    /// Cuts the lists into parts of at most `room` bytes and the limits of [`Report`]. At least one part; and the drifts that
+    /// have to be [`shortened`].
+    fn cut(&self, held: &[&HeldValue], room: usize) -> (Vec<Cut>, BTreeSet<DriftId>) {
+        let (mut cuts, mut too_long) = (vec![Cut::default()], BTreeSet::new());
         for (index, (id, drift)) in self.opened.iter().enumerate() {
-            let bytes = json_length(&self.sendable(**id, drift)) + 1;
+            let open = self.sendable(**id, drift);
+            let mut bytes = json_length(&open) + 1;
+            if bytes > MAX_DRIFT_BYTES {
+                too_long.insert(**id);
+                bytes = json_length(&shortened(open)) + 1;
+            }
             let cut = part_with_room(
                 &mut cuts,
                 bytes,
@@ -258,8 +263,15 @@ impl Lists<'_> {
             );
             cut.held.end = index + 1;
         }
-        cuts
+        (cuts, too_long)
     }
+}
+
+/// Without what was found there, which alone would fill a report.
+fn shortened(mut open: OpenDrift) -> OpenDrift {
+    open.drift.found = None;
+    open.drift.detail = Some("what was found there is too long to be sent".into());
+    open
 }
 
 /// The last part if `bytes` more fit into it, else a new one whose lists begin where the others end.

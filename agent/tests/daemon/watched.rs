@@ -15,11 +15,7 @@ fn watched(collector: &Loopback, more: &str) -> (Instance, Running) {
     let instance = Instance::new(&collector.token());
     let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
     let config = config.replace("quick-interval = \"1s\"", "quick-interval = \"1h\"");
-    std::fs::write(
-        instance.path("agent.toml"),
-        format!("{config}[watch]\nenabled = true\n{more}"),
-    )
-    .unwrap();
+    std::fs::write(instance.path("agent.toml"), format!("{config}{more}")).unwrap();
     instance.bake();
     let running = instance.start();
     eventually("the watch and the first scan", || {
@@ -140,12 +136,20 @@ fn as_little_is_told_as_is_configured() {
 
     let collector = Loopback::start();
     let instance = Instance::new(&collector.token());
+    let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
+    let config = format!("{config}[watch]\nenabled = false\n");
+    std::fs::write(instance.path("agent.toml"), config).unwrap();
     instance.bake();
     let running = instance.start();
-    eventually("the first scan", || {
-        (instance.try_status()?["phase"] == "running").then_some(())
+    collector.wait_for("a limit", |world| {
+        let mut limits = world
+            .reports
+            .iter()
+            .flat_map(|(report, _)| &report.coverage.limits);
+        limits
+            .find(|limit| limit.contains("watch.enabled"))
+            .cloned()
     });
-    assert!(!instance.log().contains("the watch begins"));
     std::fs::write(instance.path("root/etc/motd"), "pwned").unwrap();
     let found = collector.wait_for("a scan to find it", |world| {
         let mut opened = world.reports.iter().flat_map(|(report, _)| &report.opened);
