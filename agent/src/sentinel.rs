@@ -252,7 +252,7 @@ impl Sentinel {
             Event::ScanFinished(outcome) => self.scan_finished(*outcome, now, act),
             Event::ScanFailed(pass, reason) => self.courses.of(pass).fail(reason, now.uptime),
             Event::Happened(drift) => {
-                self.untold.push(*drift);
+                self.happened(*drift, now);
                 self.tell_moments(now, act);
             }
             Event::Watching(limits) => self.watching(limits, now),

@@ -116,6 +116,8 @@ const SETUID_OR_SETGID: u16 = 0o6000;
 const WORLD_WRITABLE: u16 = 0o002;
 /// Hiding artifacts, here under a mount.
 const COVERED_TECHNIQUES: [&str; 2] = ["T1564", "T1036"];
+/// Ingress tool transfer: somebody has brought it.
+const EXECUTED_TECHNIQUE: &str = "T1105";
 /// Impair defences: what verifies is itself not what the image says.
 const BASELINE_TECHNIQUE: &str = "T1562.001";
 /// Indicator removal: clear logs.
@@ -138,6 +140,11 @@ pub fn classify(
     match kind {
         DriftKind::Covered => {
             meaning.techniques = COVERED_TECHNIQUES.to_vec();
+            meaning.raise(Severity::High);
+        }
+        DriftKind::Executed => {
+            meaning.class = Class::Program;
+            meaning.techniques = vec![EXECUTED_TECHNIQUE];
             meaning.raise(Severity::High);
         }
         DriftKind::Baseline => {

@@ -20,7 +20,7 @@ pub use disk::judge_disk;
 pub use judgement::{Expectation, is_as_expected, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};
-pub use passing::judge_passing;
+pub use passing::{judge_execution, judge_passing};
 
 use crate::entry::Entry;
 

@@ -72,6 +72,8 @@ pub enum DriftKind {
     Changed,
     /// Something is mounted over it.
     Covered,
+    /// It is a program that is not in the image, and was started: something that happens, and no state.
+    Executed,
     /// The instance has another manifest than its image was registered with.
     Baseline,
     /// A kind of a later version: kept and shown as it came.
@@ -86,6 +88,7 @@ impl DriftKind {
             DriftKind::Removed => "removed",
             DriftKind::Changed => "changed",
             DriftKind::Covered => "covered",
+            DriftKind::Executed => "executed",
             DriftKind::Baseline => "baseline",
             DriftKind::Unknown(word) => word,
         }
@@ -112,6 +115,7 @@ impl<'de> Deserialize<'de> for DriftKind {
             "removed" => DriftKind::Removed,
             "changed" => DriftKind::Changed,
             "covered" => DriftKind::Covered,
+            "executed" => DriftKind::Executed,
             "baseline" => DriftKind::Baseline,
             _ => DriftKind::Unknown(word),
         })
@@ -142,6 +146,9 @@ impl Drift {
         "written, replaced or removed, and as the image has it again before it was looked at";
     /// The sentence of a moment: a path that is not the image's.
     pub const GONE_AGAIN: &str = "made, and gone again before it was looked at";
+
+    /// The sentence of a moment: a program that the image does not contain.
+    pub const STARTED: &str = "started, and not a program of the image";
 
     /// Whether only a sweep of the disk sees it.
     pub fn is_on_disk_alone(&self) -> bool {

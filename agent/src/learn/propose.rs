@@ -460,7 +460,7 @@ impl<'o> Story<'o> {
                 DriftKind::Removed => allowed.go,
                 DriftKind::Covered => allowed.covered,
                 DriftKind::Changed => sight.changed.without(allowed.attributes).is_empty(),
-                DriftKind::Baseline | DriftKind::Unknown(_) => false,
+                DriftKind::Executed | DriftKind::Baseline | DriftKind::Unknown(_) => false,
             }
         })
     }

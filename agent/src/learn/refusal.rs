@@ -68,7 +68,9 @@ pub(super) fn by_meaning(sight: &Sight) -> Option<&'static str> {
     match sight.kind {
         DriftKind::Added | DriftKind::Changed | DriftKind::Removed => {}
         DriftKind::Covered => return covered(sight),
-        DriftKind::Baseline | DriftKind::Unknown(_) => return Some("no rule can allow this"),
+        DriftKind::Executed | DriftKind::Baseline | DriftKind::Unknown(_) => {
+            return Some("no rule can allow this");
+        }
     }
     if sight.detail.is_some() {
         return Some("a rule speaks of it already, and what it asks for is not so");

@@ -111,6 +111,14 @@ impl Sight {
                 tracing::warn!(milliseconds, "the watch lost events");
                 Event::Blind { from, until }
             }
+            Told::Executed(drift) => {
+                let path = drift.path.to_string();
+                tracing::warn!(
+                    path,
+                    "a program that the image does not contain was started"
+                );
+                Event::Happened(drift)
+            }
             Told::InDoubt => Event::InDoubt,
             Told::Ended(reason) => {
                 tracing::error!(reason, "nothing is watched between scans");

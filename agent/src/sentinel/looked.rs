@@ -101,7 +101,7 @@ impl Sentinel {
         for passed in &seen.passed {
             if !were_open.contains(&passed.path) && self.whole != Whole::AtFirstScan {
                 let by = seen.actor(&passed.path);
-                self.passed(passed, by, now);
+                self.happened(attributed(passed.clone(), by), now);
             }
         }
         let drifted: BTreeSet<&TreePath> = found.values().map(|drift| &drift.path).collect();
@@ -113,7 +113,7 @@ impl Sentinel {
             self.packages.remove(&path);
             let is_untold = self.news.close(id) && self.whole != Whole::AtFirstScan;
             if let Some(drift) = gone.filter(|_| is_untold && !drifted.contains(&path)) {
-                self.passed(&drift, by.as_ref(), now);
+                self.happened(attributed(drift, by.as_ref()), now);
             }
             self.places().remove(&(path, id));
         }
@@ -241,7 +241,8 @@ impl Sentinel {
         })
     }
 
-    fn passed(&mut self, drift: &Drift, by: Option<&Arc<Attribution>>, now: Now) {
+    /// Something happened, and is to be told, unless too much does.
+    pub(super) fn happened(&mut self, drift: Drift, now: Now) {
         let (began, count) = &mut self.watch.moments;
         if now.uptime.saturating_sub(*began) >= Duration::from_secs(60) {
             (*began, *count) = (now.uptime, 0);
@@ -251,11 +252,7 @@ impl Sentinel {
             self.dropped_moments += 1;
             return;
         }
-        let attribution = by.map(|by| Box::new(Attribution::clone(by)));
-        self.untold.push(Drift {
-            attribution,
-            ..drift.clone()
-        });
+        self.untold.push(drift);
     }
 
     /// Tells the moments that were not told yet.
@@ -278,6 +275,13 @@ impl Sentinel {
             report.moments = moments;
             act(Action::Keep(Box::new(report)));
         }
+    }
+}
+
+fn attributed(drift: Drift, by: Option<&Arc<Attribution>>) -> Drift {
+    Drift {
+        attribution: by.map(|by| Box::new(Attribution::clone(by))),
+        ..drift
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::entry::Kind;
+use drift::finding::Drift;
 use driftmark_kernel::fanotify::Buffer;
 use driftmark_kernel::{Mount, boot, mounts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -22,7 +23,7 @@ use super::attribution::{CommandLine, Witness};
 use super::eyes::Eyes;
 use super::looking::{Gaze, Sighting};
 use super::settle::{Change, Settle};
-use super::starts::Starts;
+use super::starts::{Starts, Strangers};
 use crate::baseline::Baseline;
 use crate::log::Chain;
 use crate::scan::Look;
@@ -58,6 +59,8 @@ pub enum Told {
         /// When it is seen again.
         until: Duration,
     },
+    /// A program was started that is none of the image's.
+    Executed(Box<Drift>),
     /// Only a pass over the tree can tell what has changed.
     InDoubt,
     /// Nothing is watched, and this is why.
@@ -161,6 +164,7 @@ struct Live<'a> {
     starts: Option<Starts>,
     /// What was read of them.
     started: Buffer,
+    strangers: Strangers,
     witness: Witness,
     actors: Actors,
     touches: Touches,
@@ -205,6 +209,7 @@ impl Around {
             eyes,
             starts: Starts::open(&mounted),
             started: Buffer::default(),
+            strangers: Strangers::default(),
             witness,
             actors: Actors::default(),
             touches: Touches::default(),

@@ -4,12 +4,14 @@
 //! before anything that it did is looked at, though it has ended by then. Nobody is waked by each start: a machine may
 //! start thousands of programs a second that change nothing.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use drift::TreePath;
 use driftmark_kernel::fanotify::{Actor, Buffer, Holder, Located, Mask, Place, Sight, Watch};
 use driftmark_kernel::{Mount, Tree};
 
@@ -86,14 +88,14 @@ impl Starts {
     }
 
     /// Takes what is queued: who has started which program, by its absolute path. How much that was.
-    pub(super) fn read(&self, buffer: &mut Buffer, ran: &mut dyn FnMut(&Actor, &[u8])) -> usize {
+    pub(super) fn read(&self, buffer: &mut Buffer, ran: &mut dyn FnMut(Actor, &[u8])) -> usize {
         let mut count = 0;
         while let Ok(Some(events)) = self.watch.read(buffer) {
             for event in events.filter_map(Result::ok) {
                 count += 1;
                 let path = event.place.as_ref().and_then(|place| self.path_of(place));
                 if let Some(path) = path {
-                    ran(&event.actor, &path);
+                    ran(event.actor, &path);
                 }
             }
         }
@@ -113,6 +115,29 @@ impl Starts {
     }
 }
 
+/// Programs that are not the image's, and were told of lately: one that is started again and again is told of now and then.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(HashMap<TreePath, Duration>);
+
+impl Strangers {
+    /// Somebody may make a new one for each start: then all are told anew, and what is told is bounded elsewhere.
+    const MOST: usize = 1024;
+    const QUIET: Duration = Duration::from_secs(600);
+
+    /// Whether one that is started now is to be told of.
+    pub(super) fn is_news(&mut self, path: &TreePath, now: Duration) -> bool {
+        let told = self.0.get(path);
+        if told.is_some_and(|told| now.saturating_sub(*told) < Strangers::QUIET) {
+            return false;
+        }
+        if self.0.len() >= Strangers::MOST {
+            self.0.clear();
+        }
+        self.0.insert(path.clone(), now);
+        true
+    }
+}
+
 impl AsFd for Starts {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watch.as_fd()
@@ -123,4 +148,23 @@ impl AsFd for Starts {
 fn runs_programs(mount: &Mount) -> bool {
     let mut options = mount.options.split(|byte| *byte == b',');
     !options.any(|option| option == b"noexec")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_told_of_now_and_then_and_no_more_are_remembered_than_may_be() {
+        let mut strangers = Strangers::default();
+        let path = |number: usize| TreePath::new(number.to_string().as_bytes()).unwrap();
+        let at = |quiet: f64| Strangers::QUIET.mul_f64(1.0 + quiet);
+        assert!(strangers.is_news(&path(0), at(0.0)));
+        assert!(!strangers.is_news(&path(0), at(0.9)));
+        assert!(strangers.is_news(&path(0), at(1.0)));
+        for number in 0..3 * Strangers::MOST {
+            assert!(strangers.is_news(&path(number + 1), at(1.0)));
+            assert!(strangers.0.len() <= Strangers::MOST);
+        }
+    }
 }

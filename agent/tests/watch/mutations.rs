@@ -213,6 +213,36 @@ fn what_is_over_before_it_is_looked_at_is_a_moment() {
     });
 }
 
+#[test]
+fn a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time() {
+    let name = "mutations::a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time";
+    with_own_mounts(name, || {
+        for kind in KINDS {
+            let home = tempfile::tempdir_in("/var/tmp").unwrap();
+            let Some(top) = mounted(kind, home.path()) else {
+                continue;
+            };
+            let mut world = World::new(home.path(), &top, TREE, RULES);
+            world.sh("bin/true; cp bin/true var/log/stranger; var/log/stranger");
+            // As many do as may write there, and nothing of it is held.
+            world.sh("printf '#!/bin/sh\\n:\\n' > var/log/script; chmod +x var/log/script");
+            world.sh("for again in 1 2 3; do var/log/script; var/log/stranger; done");
+            world.until(kind, |world| world.executed.len() >= 2);
+            world.sh("echo the end > etc/conf");
+            world.comes_to_what_a_scan_says(kind);
+            let told: Vec<_> = world.executed.iter().collect();
+            let paths: Vec<_> = told.iter().map(|drift| drift.path.to_string()).collect();
+            assert_eq!(paths, ["/var/log/stranger", "/var/log/script"], "{kind}");
+            for drift in told {
+                assert_eq!(drift.kind, DriftKind::Executed, "{kind}");
+                let by = drift.attribution.as_ref().unwrap();
+                let pid = by.process.as_ref().map(|process| process.pid);
+                assert!(pid.is_some_and(|pid| pid > 0), "{kind}: {by:?}");
+            }
+        }
+    });
+}
+
 pub(crate) trait ParsePath {
     fn parse_path(&self) -> drift::TreePath;
 }

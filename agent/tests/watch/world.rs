@@ -38,6 +38,7 @@ pub(crate) struct World {
     pub(crate) open: Open,
     pub(crate) actors: BTreeMap<TreePath, Arc<Attribution>>,
     pub(crate) passed: Vec<Drift>,
+    pub(crate) executed: Vec<Drift>,
     pub(crate) doubts: usize,
     pub(crate) blind: Vec<(Duration, Duration)>,
     baseline: Arc<Baseline>,
@@ -79,6 +80,7 @@ impl World {
             open: Open::new(),
             actors: BTreeMap::new(),
             passed: Vec::new(),
+            executed: Vec::new(),
             doubts: 0,
             blind: Vec::new(),
             baseline,
@@ -157,6 +159,7 @@ impl World {
                 self.blind.push((from, until));
                 self.in_doubt();
             }
+            Told::Executed(drift) => self.executed.push(*drift),
             Told::Watching { .. } => {}
             Told::Ended(why) => panic!("{why}"),
         }

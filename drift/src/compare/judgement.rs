@@ -269,9 +269,19 @@ pub(super) fn difference(
     path: &TreePath,
     kind: DriftKind,
     changed: AttributeSet,
-    (expected, found): (Option<Entry>, Option<Entry>),
+    sides: (Option<Entry>, Option<Entry>),
     detail: Option<String>,
 ) -> Finding {
+    Finding::Drift(Box::new(differing(path, kind, changed, sides, detail)))
+}
+
+pub(super) fn differing(
+    path: &TreePath,
+    kind: DriftKind,
+    changed: AttributeSet,
+    (expected, found): (Option<Entry>, Option<Entry>),
+    detail: Option<String>,
+) -> Difference {
     let class = classify(path, &kind, changed, found.as_ref());
     let drift = Drift {
         attribution: None,
@@ -288,9 +298,9 @@ pub(super) fn difference(
             .map(|&technique| technique.to_owned())
             .collect(),
     };
-    Finding::Drift(Box::new(Difference {
+    Difference {
         drift,
         expected,
         found,
-    }))
+    }
 }

@@ -1,10 +1,14 @@
-//! What happened to a path that is as it should be again: over before it could be looked at.
+//! What happened at a path and is over: it was other than it should be before it could be looked at, or it was run.
 
 use crate::TreePath;
-use crate::compare::Finding;
-use crate::compare::judgement::{Expectation, difference};
+use crate::compare::judgement::{Expectation, differing};
 use crate::entry::{AttributeSet, Entry};
 use crate::finding::{Drift, DriftKind};
+
+/// Judges that a program was started that the image does not contain.
+pub fn judge_execution(path: &TreePath) -> Drift {
+    happened(path, DriftKind::Executed, None, Drift::STARTED)
+}
 
 /// Judges what was written, made or removed at a path and is now as the image has it: a moment, and no state.
 ///
@@ -21,10 +25,11 @@ pub fn judge_passing(
         Some(_) => (DriftKind::Changed, Drift::PUT_BACK),
         None => (DriftKind::Added, Drift::GONE_AGAIN),
     };
+    Some(happened(path, kind, expected, detail))
+}
+
+fn happened(path: &TreePath, kind: DriftKind, expected: Option<&Entry>, detail: &str) -> Drift {
     let sides = (expected.cloned(), None);
     let detail = Some(detail.to_owned());
-    match difference(path, kind, AttributeSet::EMPTY, sides, detail) {
-        Finding::Drift(difference) => Some(difference.drift),
-        Finding::Gap(_) | Finding::Held(_) => None,
-    }
+    differing(path, kind, AttributeSet::EMPTY, sides, detail).drift
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use drift::TreePath;
 use drift::attribution::{Attribution, Origin};
+use drift::compare::judge_execution;
 use drift::entry::Kind;
-use driftmark_kernel::fanotify::{Buffer, Event, Mask, Place, Watch};
+use drift::finding::Drift;
+use driftmark_kernel::fanotify::{Actor, Buffer, Event, Mask, Place, Watch};
 use driftmark_kernel::{FileKind, Stat};
 
 use super::{Live, READS_IN_A_ROW, Told, now};
@@ -151,7 +153,7 @@ impl Live<'_> {
             }
             return;
         }
-        let by = self.actor(event);
+        let by = self.actor(event.actor);
         for path in held {
             self.changed(path, change, what, &by);
         }
@@ -178,7 +180,7 @@ impl Live<'_> {
             && self.filesystems.look_up(&path).is_ok_and(is_it);
         if is_held {
             // Whether its other names are as they should be, the look finds out.
-            let (what, by) = (event.what, self.actor(event));
+            let (what, by) = (event.what, self.actor(event.actor));
             self.changed(path, Change::Done, what, &by);
         } else if stat.nlink > 1 && stat.kind != FileKind::Directory {
             // Which names it has, only a pass can tell.
@@ -203,7 +205,7 @@ impl Live<'_> {
         }
     }
 
-    fn actor(&mut self, event: Event<'_>) -> Arc<Attribution> {
+    fn actor(&mut self, actor: Actor) -> Arc<Attribution> {
         let (around, filesystems) = (self.around, self.filesystems);
         let in_image = |running: &Running| {
             let Some(path) = below_root(around, running.path()) else {
@@ -215,8 +217,7 @@ impl Live<'_> {
             });
             found.is_some() && found == running.file() && is_program(around, &path)
         };
-        self.actors
-            .tell(&self.witness, event.actor, now(), in_image)
+        self.actors.tell(&self.witness, actor, now(), in_image)
     }
 
     /// Takes in which programs were started.
@@ -225,19 +226,42 @@ impl Live<'_> {
             return;
         };
         let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
+        let mut strangers = Vec::new();
         let count = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
-            let origin = match below_root(around, path) {
-                Some(path) if is_program(around, &path) => Origin::Image,
+            let inside = below_root(around, path);
+            let origin = match &inside {
+                Some(path) if is_program(around, path) => Origin::Image,
                 // Beside a tree that is not this host's own: its loaders are the host's.
                 None if is_loader(path) => return,
                 _ => Origin::Foreign,
             };
-            witness.ran(actor, path, origin);
+            witness.ran(&actor, path, origin);
+            let stranger = inside.filter(|_| origin == Origin::Foreign);
+            if let Some(path) = stranger.filter(|path| self.strangers.is_news(path, now())) {
+                strangers.push((path, actor));
+            }
         });
         if count > 0 {
             starts.next = now() + Starts::REST;
         }
+        for (path, actor) in strangers {
+            self.executed(&path, actor);
+        }
+    }
+
+    /// Tells of a program that is not the image's. What a container runs is its own image's.
+    fn executed(&mut self, path: &TreePath, actor: Actor) {
+        let by = self.actor(actor);
+        let container = by.process.as_ref().and_then(|by| by.container.as_ref());
+        if container.is_some_and(|container| container.runtime.is_some()) {
+            return;
+        }
+        let drift = Drift {
+            attribution: Some(Box::new(Attribution::clone(&by))),
+            ..judge_execution(path)
+        };
+        (self.around.tell)(Told::Executed(Box::new(drift)));
     }
 }
 
