@@ -89,7 +89,7 @@ fn is_alive(pidfd: impl AsFd) -> bool {
 pub(super) struct Touches(BTreeMap<TreePath, Touch>);
 
 impl Touches {
-    /// As many as [`super::settle::Settle`] remembers paths; of what comes then nobody is named.
+    /// As many as [`super::settle::Settle`] remembers paths; of what comes until some were looked at nobody is named.
     const MOST: usize = super::settle::Settle::MOST;
 
     pub(super) fn note(&mut self, path: &TreePath, what: Mask, by: &Arc<Attribution>) {

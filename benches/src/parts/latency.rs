@@ -1,8 +1,9 @@
 //! How soon a change is known in the agent, and how often who did it.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, PipeReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,6 +17,8 @@ use crate::spread::quantile;
 const FILES: usize = 500;
 /// Between two of them: each finds a quiet agent.
 const APART: Duration = Duration::from_millis(20);
+/// Whoever is not told by then never is.
+const NEVER: Duration = Duration::from_secs(30);
 
 /// From `close(2)` until the daemon has said what drifted: its log is read as it is written.
 pub(super) fn measure(_: &Path) -> Result<String> {
@@ -31,7 +34,12 @@ pub(super) fn measure(_: &Path) -> Result<String> {
     agent.bake()?;
     let (log, out) = std::io::pipe().context("make a pipe")?;
     let mut daemon = Daemon::start_telling(&agent, "latency", "quick-interval = \"1h\"\n", out)?;
-    let mut log = BufReader::new(log);
+    let (lines, log_lines) = channel();
+    std::thread::spawn(move || {
+        let read = BufReader::new(log).lines().map_while(Result::ok);
+        // Nobody listens once all is measured.
+        read.map(|line| lines.send(line)).find(Result::is_err)
+    });
     daemon.end_first_scan(&agent)?;
     // The pass that makes up for what happened before the watch began.
     machine::let_pass(Duration::from_secs(10));
@@ -41,7 +49,7 @@ pub(super) fn measure(_: &Path) -> Result<String> {
         file.write_all(&[b'y'; 4096]).context("write a file")?;
         drop(file);
         let closed = Instant::now();
-        until(&mut log, &format!("/{}\"", name(nth)))?;
+        until(&log_lines, &format!("/{}\"", name(nth)))?;
         times.push(closed.elapsed().as_micros() as u64);
         machine::let_pass(APART);
     }
@@ -58,12 +66,13 @@ fn name(nth: usize) -> String {
     format!("{}/file-{nth}", nth % 10)
 }
 
-fn until(log: &mut BufReader<PipeReader>, word: &str) -> Result<()> {
-    let mut line = String::new();
-    while !line.contains("the watch saw drift") || !line.contains(word) {
-        line.clear();
-        let length = log.read_line(&mut line).context("read the daemon's log")?;
-        anyhow::ensure!(length > 0, "the daemon has ended");
+fn until(log: &Receiver<String>, word: &str) -> Result<()> {
+    loop {
+        let line = log
+            .recv_timeout(NEVER)
+            .context("wait for the daemon to tell")?;
+        if line.contains("the watch saw drift") && line.contains(word) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
