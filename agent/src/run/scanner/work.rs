@@ -59,6 +59,8 @@ pub(super) struct Known {
     /// The manifest, as it verified when the last full pass began.
     baseline: Option<Arc<Baseline>>,
     verified: Verified,
+    /// A full pass reads, and goes by the blocks of the manifest.
+    full_reads: bool,
 }
 
 /// Why a pass tells nothing.
@@ -89,6 +91,7 @@ impl Work {
             };
             let read = self.read_all(order, looks_first);
             let is_heard = self.in_turn(order.pass, |known| {
+                known.full_reads = false;
                 let (full, verified) = read?;
                 known.verified.take_over(verified);
                 let outcome = self.look_after(full, order, known)?;
@@ -144,6 +147,7 @@ impl Work {
         let (baseline, mut verified) = {
             let mut known = self.turn()?;
             let baseline = known.baseline.clone().ok_or(PassError::NoManifest)?;
+            known.full_reads = true;
             (baseline, known.verified.beside())
         };
         let how = (order.pass, looks_first);
@@ -212,8 +216,8 @@ impl Work {
                     Ok(outcome) => Said::Finished(Box::new(outcome)),
                     Err(error) => Said::Failed(pass, Chain(&error).to_string()),
                 };
-                // Who else holds it goes by its blocks.
-                if let Some(baseline) = known.baseline.as_ref().filter(|one| is_ours_alone(one)) {
+                // The watch reads a block again for a look.
+                if let Some(baseline) = known.baseline.as_ref().filter(|_| !known.full_reads) {
                     baseline.manifest.forget_blocks();
                 }
                 self.said.blocking_send(saying).is_ok()
@@ -358,10 +362,6 @@ impl Work {
     fn held(&self) -> MutexGuard<'_, HeldCache> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_ours_alone(baseline: &Arc<Baseline>) -> bool {
-    Arc::strong_count(baseline) == 1
 }
 
 pub(super) fn half_of_the_processors() -> usize {
