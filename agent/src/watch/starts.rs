@@ -12,7 +12,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use drift::TreePath;
-use driftmark_kernel::fanotify::{Actor, Buffer, Holder, Located, Mask, Place, Sight, Watch};
+use driftmark_kernel::fanotify::{
+    Actor, Buffer, Holder, Located, Mask, Place, Shows, Sight, Watch,
+};
 use driftmark_kernel::{Mount, Tree};
 
 use super::eyes::shows;
@@ -26,19 +28,20 @@ pub(super) struct Starts {
     pub(super) next: Duration,
 }
 
-/// A file system that programs can be started from.
+/// A file system that programs can be started from. Nothing of it is held: whoever unmounts it is done with it.
 #[derive(Debug)]
 struct Started {
     /// As events call it.
     filesystem: u64,
-    /// As the mount table does.
+    /// As the mount table does, and the mount that it was marked through.
     device: (u32, u32),
-    holder: Holder,
+    mount: u64,
     /// The path of its top.
     point: Vec<u8>,
+    shows: Shows,
 }
 
-/// Each is held by two descriptors.
+/// Where containers come and go there are hundreds, most of which take no mark.
 const MOST_FILESYSTEMS: usize = 64;
 
 impl Starts {
@@ -59,7 +62,9 @@ impl Starts {
 
     /// Marks what was mounted since, and lets go of what is not mounted any more.
     pub(super) fn mark(&mut self, mounts: &[Mount]) {
-        let is_mounted = |place: &Started| mounts.iter().any(|mount| mount.dev == place.device);
+        let is_its =
+            |mount: &Mount, place: &Started| (mount.id, mount.dev) == (place.mount, place.device);
+        let is_mounted = |place: &Started| mounts.iter().any(|mount| is_its(mount, place));
         self.places.retain(is_mounted);
         // All of a file system, if a mount shows that, and else a part.
         let mut mounts: Vec<&Mount> = mounts.iter().filter(|mount| runs_programs(mount)).collect();
@@ -74,27 +79,28 @@ impl Starts {
     }
 
     fn started(&self, mount: &Mount) -> Option<Started> {
-        let tree = Tree::open(Path::new(OsStr::from_bytes(&mount.point))).ok()?;
-        let holder = Holder::of(&tree, shows(Some(mount))).ok()?;
+        let shows = shows(Some(mount));
+        let holder = holder(&mount.point, shows)?;
         let Sight::Whole { filesystem } = self.watch.watch_filesystem(holder.as_fd()) else {
             return None;
         };
         Some(Started {
             filesystem,
             device: mount.dev,
-            holder,
+            mount: mount.id,
             point: mount.point.clone(),
+            shows,
         })
     }
 
     /// Takes what is queued: who has started which program, by its absolute path. How much that was.
     pub(super) fn read(&self, buffer: &mut Buffer, ran: &mut dyn FnMut(Actor, &[u8])) -> usize {
-        let mut count = 0;
+        let (mut count, mut held) = (0, HashMap::new());
         while let Ok(Some(events)) = self.watch.read(buffer) {
             for event in events.filter_map(Result::ok) {
                 count += 1;
-                let path = event.place.as_ref().and_then(|place| self.path_of(place));
-                if let Some(path) = path {
+                let place = event.place.as_ref();
+                if let Some(path) = place.and_then(|place| self.path_of(place, &mut held)) {
                     ran(event.actor, &path);
                 }
             }
@@ -102,10 +108,18 @@ impl Starts {
         count
     }
 
-    fn path_of(&self, place: &Place<'_>) -> Option<Vec<u8>> {
+    /// `held` are the file systems of this reading.
+    fn path_of(
+        &self,
+        place: &Place<'_>,
+        held: &mut HashMap<u64, Option<Holder>>,
+    ) -> Option<Vec<u8>> {
+        let filesystem = place.directory.filesystem;
         let mut places = self.places.iter();
-        let started = places.find(|one| one.filesystem == place.directory.filesystem)?;
-        let Ok(Located::Here { path, .. }) = started.holder.locate(&place.directory) else {
+        let started = places.find(|one| one.filesystem == filesystem)?;
+        let hold = || holder(&started.point, started.shows);
+        let holder = held.entry(filesystem).or_insert_with(hold).as_ref()?;
+        let Ok(Located::Here { path, .. }) = holder.locate(&place.directory) else {
             return None;
         };
         let point = started.point.strip_suffix(b"/").unwrap_or(&started.point);
@@ -142,6 +156,11 @@ impl AsFd for Starts {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watch.as_fd()
     }
+}
+
+fn holder(point: &[u8], shows: Shows) -> Option<Holder> {
+    let tree = Tree::open(Path::new(OsStr::from_bytes(point))).ok()?;
+    Holder::of(&tree, shows).ok()
 }
 
 /// Whether the kernel lets anybody run what lies there.

@@ -53,7 +53,7 @@ mod tests {
     use driftmark_kernel::{FileKind, Stat};
     use proptest::prelude::*;
 
-    use super::super::Context;
+    use super::super::{Context, Portrait};
     use super::*;
 
     const ENTRIES: usize = 6;
@@ -65,6 +65,40 @@ mod tests {
             manifest: Some(Blake3::of(b"m")),
             boot_id: "b".into(),
             mounts: vec![mount],
+        }
+    }
+
+    #[test]
+    fn portraits_are_kept_with_the_marks_that_they_go_with() {
+        let drawn = |word: &[u8]| {
+            vec![Portrait {
+                ordinals: 0..ENTRIES as u64,
+                looks: Some(Blake3::of(word)),
+                is_linked: false,
+            }]
+        };
+        for is_begun_anew in [false, true] {
+            let mut own = Verified::default();
+            own.prepare(context(1), ENTRIES as u64, STEP);
+            own.keep(drawn(b"before"));
+            let mut full = own.beside();
+            full.prepare(context(1), ENTRIES as u64, STEP);
+            full.keep(drawn(b"full"));
+            full.all().mark(0, &stat(1), 2 * STEP);
+            if is_begun_anew {
+                own.begin_anew();
+                own.prepare(context(1), ENTRIES as u64, STEP);
+                own.keep(drawn(b"quick"));
+            }
+            own.all().mark(0, &stat(1), 2 * STEP);
+            let trusted = if is_begun_anew {
+                own.clone()
+            } else {
+                full.clone()
+            };
+            own.take_over(full);
+            assert_eq!(own.portraits, trusted.portraits);
+            assert!(own.all().trust(0, &stat(1)));
         }
     }
 
