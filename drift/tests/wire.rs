@@ -166,14 +166,14 @@ fn fields_of_a_later_minor_version_are_accepted() {
 #[test]
 fn words_of_a_later_version_are_kept_or_known_to_be_unknown() {
     let mut value: Value = serde_json::from_slice(REPORT).unwrap();
-    value["opened"][0]["kind"] = json!("executed");
+    value["opened"][0]["kind"] = json!("transmuted");
     value["opened"][0]["class"] = json!("firmware");
     value["opened"][0]["severity"] = json!("catastrophic");
     value["phase"] = json!("hibernating");
     let read: Report = serde_json::from_value(value.clone()).unwrap();
     assert_eq!(
         read.opened[0].drift.kind,
-        DriftKind::Unknown("executed".to_owned())
+        DriftKind::Unknown("transmuted".to_owned())
     );
     assert_eq!(
         read.opened[0].drift.class,
