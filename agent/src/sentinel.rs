@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The invariant that the tests hold it to: once everything it sent is acknowledged, the set of drifts that the
-//! collector replays is the set that the last scan, and the looks since, found. Whatever is lost on the way (a full spool, a refused report,
-//! a collector restored from a backup) ends in a Whole, which needs nothing from before.
+//! collector replays is the set that the last scan, and the looks since, found. Whatever is lost on the way (a full
+//! spool, a refused report, a collector restored from a backup) ends in a Whole, which needs nothing from before.
 //!
 //! A run that has not finished a full scan knows nothing: it opens and closes nothing, so that neither a restart nor a
 //! missing manifest makes an instance look clean.

@@ -95,8 +95,9 @@ fn sorted<'v>(shares: Vec<Share<'v>>, seen: &[Seen]) -> (Vec<Share<'v>>, Vec<Por
     (left, unchanged)
 }
 
-/// Parts that follow each other and of which it is known how they looked, to be looked at in one walk: for each walk the directories above
-/// its first path are listed once more. Long stretches come first and short ones last, so that all threads end together.
+/// Parts that follow each other and of which it is known how they looked, to be looked at in one walk: for each walk the
+/// directories above its first path are listed once more. Long stretches come first and short ones last, so that all
+/// threads end together.
 struct Stretches {
     known: Vec<usize>,
     next: usize,

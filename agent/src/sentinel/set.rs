@@ -37,11 +37,15 @@ impl Sentinel {
                 packages.entry(path).or_insert(package);
             }
         }
-        self.packages = packages;
+        let before = std::mem::replace(&mut self.packages, packages);
+        // What the watch opened says nothing of packages, and what was half installed is whole by now: the last word counts.
+        let is_told = |id: &DriftId, path: &TreePath| {
+            self.open.contains_key(id) && self.packages.get(path) == before.get(path)
+        };
         let opened = found
-            .keys()
-            .filter(|id| !self.open.contains_key(id))
-            .copied()
+            .iter()
+            .filter(|(id, drift)| !is_told(id, &drift.path))
+            .map(|(id, _)| *id)
             .collect();
         let closed = self
             .open

@@ -82,7 +82,7 @@ type Tell = Arc<dyn Fn(Told) + Send + Sync>;
 const BUSY_EVENTS: usize = 32;
 const BUSY_REST: Duration = Duration::from_millis(5);
 /// Readings of one queue in a row, before what is due is looked at: 270 events each at most.
-const READS_IN_A_ROW: usize = 64;
+pub(super) const READS_IN_A_ROW: usize = 64;
 /// The mount table is read this often at most: where containers come and go it changes all the time.
 const MOUNTS_REST: Duration = Duration::from_secs(1);
 /// A pass is asked for this often at most on account of what events alone leave open: inodes with several names where

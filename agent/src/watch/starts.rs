@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -18,6 +19,7 @@ use driftmark_kernel::fanotify::{
 use driftmark_kernel::{Mount, Tree};
 
 use super::eyes::shows;
+use super::live::READS_IN_A_ROW;
 
 /// Programs that are started.
 #[derive(Debug)]
@@ -93,19 +95,35 @@ impl Starts {
         })
     }
 
-    /// Takes what is queued: who has started which program, by its absolute path. How much that was.
-    pub(super) fn read(&self, buffer: &mut Buffer, ran: &mut dyn FnMut(Actor, &[u8])) -> usize {
+    /// Takes what is queued, in so many readings at most, as programs may be started all the time: who has started which, by
+    /// its absolute path. How much that was.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read(
+        &self,
+        buffer: &mut Buffer,
+        ran: &mut dyn FnMut(Actor, &[u8]),
+    ) -> io::Result<usize> {
         let (mut count, mut held) = (0, HashMap::new());
-        while let Ok(Some(events)) = self.watch.read(buffer) {
+        for _ in 0..READS_IN_A_ROW {
+            let Some(events) = self.watch.read(buffer)? else {
+                break;
+            };
             for event in events.filter_map(Result::ok) {
                 count += 1;
+                if event.is_overflow() {
+                    tracing::warn!(
+                        "more programs were started than there is room for: some are not known"
+                    );
+                }
                 let place = event.place.as_ref();
                 if let Some(path) = place.and_then(|place| self.path_of(place, &mut held)) {
                     ran(event.actor, &path);
                 }
             }
         }
-        count
+        Ok(count)
     }
 
     /// `held` are the file systems of this reading.

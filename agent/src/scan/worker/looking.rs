@@ -21,7 +21,7 @@ impl Worker<'_> {
         let manifest = self.shared.manifest;
         let entry = manifest.lookup(path).map_err(CompareError::from)?;
         let mut met = entry.map(unnumbered);
-        if let Some(gap) = self.is_missing(path) {
+        if let Some(gap) = self.filesystem_missing_at(path) {
             self.met(met, marks, Visit::Gap(gap))?;
             drain();
             return Ok(());
@@ -46,7 +46,7 @@ impl Worker<'_> {
     ) -> Result<bool, ScanError> {
         self.leaves_long = false;
         let manifest = self.shared.manifest;
-        if let Some(gap) = self.is_missing(path) {
+        if let Some(gap) = self.filesystem_missing_at(path) {
             self.tell(Finding::Gap(gap));
             drain();
             return Ok(true);
@@ -108,7 +108,7 @@ impl Worker<'_> {
     }
 
     /// Of what lies in a file system that is not there nothing is known.
-    fn is_missing(&self, path: &TreePath) -> Option<Gap> {
+    fn filesystem_missing_at(&self, path: &TreePath) -> Option<Gap> {
         let point = self.shared.filesystems.missing_at(path)?;
         Some(gap(point, GapReason::FilesystemMissing, ""))
     }

@@ -302,3 +302,29 @@ fn of_who_did_a_hundred_things_all_is_told_with_the_first_ones() {
         (100, 16)
     );
 }
+
+#[test]
+fn what_a_pass_knows_of_packages_is_told_of_what_the_watch_had_opened_and_once() {
+    let mut sentinel = scanned(&[]);
+    steps(&mut sentinel, seen(&["a", "b"], &["a", "b"]), at(11));
+    let labelled = || {
+        let mut found = outcome(Pass::Quick, vec![drift("a"), drift("b")]);
+        let Event::ScanFinished(of) = &mut found else {
+            unreachable!("an outcome is the end of a scan");
+        };
+        let package = HostPackage {
+            name: "tiny".into(),
+            version: "1.1".into(),
+            matches: true,
+        };
+        of.packages.insert(drift("a").path, package);
+        found
+    };
+    steps(&mut sentinel, Event::Tick, at(20));
+    let told = kept(steps(&mut sentinel, labelled(), at(21)));
+    let opened: Vec<_> = told.iter().flat_map(|report| &report.opened).collect();
+    assert_eq!(opened.len(), 1);
+    assert_eq!(opened[0].host_package.as_ref().unwrap().name, "tiny");
+    assert_eq!(pid(&opened[0].drift), Some(7));
+    assert!(kept(steps(&mut sentinel, labelled(), at(31))).is_empty());
+}

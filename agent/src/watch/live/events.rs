@@ -227,7 +227,7 @@ impl Live<'_> {
         };
         let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
         let mut strangers = Vec::new();
-        let count = starts.read(&mut self.started, &mut |actor, path| {
+        let read = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
             let inside = below_root(around, path);
             let origin = match &inside {
@@ -242,8 +242,13 @@ impl Live<'_> {
                 strangers.push((path, actor));
             }
         });
-        if count > 0 {
-            starts.next = now() + Starts::REST;
+        match read {
+            Ok(0) => {}
+            Ok(_) => starts.next = now() + Starts::REST,
+            Err(error) => {
+                tracing::warn!(%error, "which programs are started is not known any more");
+                self.starts = None;
+            }
         }
         for (path, actor) in strangers {
             self.executed(&path, actor);
