@@ -202,12 +202,13 @@ impl Around {
         if eyes.all.is_empty() {
             return Err(limits.join("; "));
         }
+        let starts = Starts::open(&mounted);
         (self.tell)(Told::Watching { limits });
         let mut live = Live {
             around: self,
             filesystems: &filesystems,
             eyes,
-            starts: Starts::open(&mounted),
+            starts,
             started: Buffer::default(),
             strangers: Strangers::default(),
             witness,
