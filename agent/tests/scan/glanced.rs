@@ -141,51 +141,57 @@ fn what_a_pass_drew_that_failed_is_not_gone_by() {
     assert_eq!(quick, expected);
 }
 
-#[test]
-fn a_name_that_came_with_its_directory_is_another_name_of_what_is_elsewhere() {
+/// What drifts in a wide tree that was changed, as quick passes tell it that know how it looked before: as a full one.
+fn told_by_quick_passes(
+    rules: &str,
+    grow: impl Fn(&Path),
+    change: impl Fn(&Path),
+) -> naive::Drifts {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().join("root");
     wide(&root);
-    std::fs::create_dir(root.join("v/d")).unwrap();
-    std::fs::write(root.join("m/x"), "one file").unwrap();
-    std::fs::hard_link(root.join("m/x"), root.join("v/d/y")).unwrap();
-    let baseline = baked_in_parts(home.path(), &root, VOLATILE);
+    grow(&root);
+    let baseline = baked_in_parts(home.path(), &root, rules);
     let mut verified = Verified::default();
-    found(&baseline, &root, (Pass::Full, 2), &mut verified);
-    std::fs::rename(root.join("v/d"), root.join("a/d")).unwrap();
+    let (clean, _) = found(&baseline, &root, (Pass::Full, 2), &mut verified);
+    assert!(clean.is_empty(), "{clean:?}");
+    change(&root);
     let expected = afresh(&baseline, &root);
-    assert!(expected.contains_key(&drift::TreePath::new(b"m/x").unwrap()));
     for _ in 0..2 {
         let (quick, _) = found(&baseline, &root, (Pass::Quick, 2), &mut verified);
         assert_eq!(quick, expected);
     }
+    expected
+}
+
+#[test]
+fn a_name_that_came_with_its_directory_is_another_name_of_what_is_elsewhere() {
+    let grow = |root: &Path| {
+        std::fs::create_dir(root.join("v/d")).unwrap();
+        std::fs::write(root.join("m/x"), "one file").unwrap();
+        std::fs::hard_link(root.join("m/x"), root.join("v/d/y")).unwrap();
+    };
+    let change = |root: &Path| std::fs::rename(root.join("v/d"), root.join("a/d")).unwrap();
+    let told = told_by_quick_passes(VOLATILE, grow, change);
+    assert!(told.contains_key(&drift::TreePath::new(b"m/x").unwrap()));
 }
 
 #[test]
 fn what_is_held_below_a_volatile_directory_is_where_that_is() {
-    let home = tempfile::tempdir().unwrap();
-    let root = home.path().join("root");
-    wide(&root);
-    std::fs::create_dir_all(root.join("v/w/one")).unwrap();
-    std::fs::write(root.join("v/w/one/kept"), "of the image").unwrap();
     let kept = r#"
         [[rule]]
         type = "absent"
         path = "/v/*/*/kept"
         reason = "of the test"
     "#;
-    let baseline = baked_in_parts(home.path(), &root, &format!("{kept}{VOLATILE}"));
-    let mut verified = Verified::default();
-    let (clean, _) = found(&baseline, &root, (Pass::Full, 2), &mut verified);
-    assert!(clean.is_empty(), "{clean:?}");
+    let grow = |root: &Path| {
+        std::fs::create_dir_all(root.join("v/w/one")).unwrap();
+        std::fs::write(root.join("v/w/one/kept"), "of the image").unwrap();
+    };
     // Its length is the same, and nothing is held of it.
-    std::fs::rename(root.join("v/w/one"), root.join("v/w/two")).unwrap();
-    let expected = afresh(&baseline, &root);
-    assert!(!expected.is_empty());
-    for _ in 0..2 {
-        let (quick, _) = found(&baseline, &root, (Pass::Quick, 2), &mut verified);
-        assert_eq!(quick, expected);
-    }
+    let change = |root: &Path| std::fs::rename(root.join("v/w/one"), root.join("v/w/two")).unwrap();
+    let told = told_by_quick_passes(&format!("{kept}{VOLATILE}"), grow, change);
+    assert!(!told.is_empty());
 }
 
 /// Breaks the block of entries that has these bytes, which are in one alone, and opens the manifest again: its signature

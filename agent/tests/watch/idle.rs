@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::place::{mounted, with_own_mounts};
+use crate::place::in_each;
 use crate::world::World;
 
 const TREE: &str = "mkdir etc log; echo conf > etc/conf; echo log > log/log";
@@ -41,28 +41,22 @@ fn let_pass(time: Duration) {
 #[test]
 fn nothing_wakes_a_watch_where_nothing_happens_or_only_where_nothing_is_held() {
     let name = "idle::nothing_wakes_a_watch_where_nothing_happens_or_only_where_nothing_is_held";
-    with_own_mounts(name, || {
-        for kind in ["tmpfs", "ext4"] {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            let Some(top) = mounted(kind, home.path()) else {
-                continue;
-            };
-            let mut world = World::new(home.path(), &top, TREE, RULES);
-            let log = world.root.join("log/log");
-            fs::write(&log, "a first time").unwrap();
-            fs::write(world.root.join("etc/conf"), "x").unwrap();
-            world.comes_to_what_a_scan_says(kind);
-            let_pass(Duration::from_secs(2));
-            let before = wakings();
-            let_pass(Duration::from_secs(3));
-            let idle = wakings() - before;
-            assert!(idle <= OTHERS, "{kind}: waked {idle} times");
-            for nth in 0..5000 {
-                fs::write(&log, [nth as u8; 100]).unwrap();
-            }
-            let_pass(Duration::from_millis(200));
-            let busy = wakings() - before - idle;
-            assert!(busy <= OTHERS, "{kind}: waked {busy} times");
+    in_each(name, &["tmpfs", "ext4"], |kind, home, top| {
+        let mut world = World::new(home, top, TREE, RULES);
+        let log = world.root.join("log/log");
+        fs::write(&log, "a first time").unwrap();
+        fs::write(world.root.join("etc/conf"), "x").unwrap();
+        world.comes_to_what_a_scan_says(kind);
+        let_pass(Duration::from_secs(2));
+        let before = wakings();
+        let_pass(Duration::from_secs(3));
+        let idle = wakings() - before;
+        assert!(idle <= OTHERS, "{kind}: waked {idle} times");
+        for nth in 0..5000 {
+            fs::write(&log, [nth as u8; 100]).unwrap();
         }
+        let_pass(Duration::from_millis(200));
+        let busy = wakings() - before - idle;
+        assert!(busy <= OTHERS, "{kind}: waked {busy} times");
     });
 }

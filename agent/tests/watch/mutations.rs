@@ -5,7 +5,7 @@ use std::path::Path;
 use drift::attribution::{Confidence, Origin};
 use drift::finding::{Drift, DriftKind};
 
-use crate::place::{KINDS, mounted, with_own_mounts};
+use crate::place::{KINDS, in_each};
 use crate::world::World;
 
 const TREE: &str = "
@@ -87,23 +87,17 @@ const MUTATIONS: [Mutation; 30] = [
 #[test]
 fn each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it() {
     let name = "mutations::each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it";
-    with_own_mounts(name, || {
-        for kind in KINDS {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            let Some(top) = mounted(kind, home.path()) else {
-                continue;
-            };
-            let mut world = World::new(home.path(), &top, TREE, RULES);
-            for Mutation { script, at, by } in MUTATIONS {
-                let story = format!("{kind}: {script}");
-                world.actors.clear();
-                let doubts = world.doubts;
-                world.sh(script);
-                world.comes_to_what_a_scan_says(&story);
-                assert_eq!(world.doubts, doubts, "{story}: a pass was needed");
-                if !at.is_empty() {
-                    by_whom(&mut world, &story, at, by);
-                }
+    in_each(name, &KINDS, |kind, home, top| {
+        let mut world = World::new(home, top, TREE, RULES);
+        for Mutation { script, at, by } in MUTATIONS {
+            let story = format!("{kind}: {script}");
+            world.actors.clear();
+            let doubts = world.doubts;
+            world.sh(script);
+            world.comes_to_what_a_scan_says(&story);
+            assert_eq!(world.doubts, doubts, "{story}: a pass was needed");
+            if !at.is_empty() {
+                by_whom(&mut world, &story, at, by);
             }
         }
     });
@@ -126,12 +120,8 @@ fn by_whom(world: &mut World, story: &str, at: &str, by: &str) {
 #[test]
 fn a_process_that_lives_is_told_with_all_that_is_known_of_it() {
     let name = "mutations::a_process_that_lives_is_told_with_all_that_is_known_of_it";
-    with_own_mounts(name, || {
-        let home = tempfile::tempdir_in("/var/tmp").unwrap();
-        let Some(top) = mounted("ext4", home.path()) else {
-            return;
-        };
-        let mut world = World::new(home.path(), &top, TREE, "");
+    in_each(name, &["ext4"], |_, home, top| {
+        let mut world = World::new(home, top, TREE, "");
         let conf = world.root.join("etc/conf");
         std::fs::write(conf, "by the test itself").unwrap();
         world.comes_to_what_a_scan_says("a write of a process that lives");
@@ -150,42 +140,32 @@ fn a_process_that_lives_is_told_with_all_that_is_known_of_it() {
 fn all_names_of_an_inode_are_told_and_what_only_a_pass_can_tell_is_in_doubt() {
     let name =
         "mutations::all_names_of_an_inode_are_told_and_what_only_a_pass_can_tell_is_in_doubt";
-    with_own_mounts(name, || {
-        for kind in ["ext4", "tmpfs"] {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            let Some(top) = mounted(kind, home.path()) else {
-                continue;
-            };
-            let mut world = World::new(home.path(), &top, TREE, RULES);
-            world.sh("echo more >> lib/hard-b");
-            world.comes_to_what_a_scan_says("a write through one name of three");
-            assert_eq!(world.doubts, 0, "{kind}");
-            let names = ["lib/hard-a", "lib/hard-b", "opt/hard-c"];
-            for name in names {
-                assert!(
-                    world.open.contains_key(&name.parse_path()),
-                    "{kind}: {name}"
-                );
-                assert!(world.actor(name).is_some(), "{kind}: {name}");
-            }
-            world.sh("echo more >> ../outside/name; ln etc/other etc/linked; rm lib/hard-a");
-            world.comes_to_what_a_scan_says("names made and removed");
-            world.sh("rm etc/linked");
-            world.comes_to_what_a_scan_says("a second name removed");
-            assert!(world.doubts > 0, "{kind}");
+    in_each(name, &["ext4", "tmpfs"], |kind, home, top| {
+        let mut world = World::new(home, top, TREE, RULES);
+        world.sh("echo more >> lib/hard-b");
+        world.comes_to_what_a_scan_says("a write through one name of three");
+        assert_eq!(world.doubts, 0, "{kind}");
+        let names = ["lib/hard-a", "lib/hard-b", "opt/hard-c"];
+        for name in names {
+            assert!(
+                world.open.contains_key(&name.parse_path()),
+                "{kind}: {name}"
+            );
+            assert!(world.actor(name).is_some(), "{kind}: {name}");
         }
+        world.sh("echo more >> ../outside/name; ln etc/other etc/linked; rm lib/hard-a");
+        world.comes_to_what_a_scan_says("names made and removed");
+        world.sh("rm etc/linked");
+        world.comes_to_what_a_scan_says("a second name removed");
+        assert!(world.doubts > 0, "{kind}");
     });
 }
 
 #[test]
 fn what_is_over_before_it_is_looked_at_is_a_moment() {
     let name = "mutations::what_is_over_before_it_is_looked_at_is_a_moment";
-    with_own_mounts(name, || {
-        let home = tempfile::tempdir_in("/var/tmp").unwrap();
-        let Some(top) = mounted("tmpfs", home.path()) else {
-            return;
-        };
-        let mut world = World::new(home.path(), &top, TREE, RULES);
+    in_each(name, &["tmpfs"], |_, home, top| {
+        let mut world = World::new(home, top, TREE, RULES);
         let of = |passed: &[Drift], path: &str, kind: &DriftKind| {
             let is_it = |drift: &Drift| drift.path == path.parse_path() && drift.kind == *kind;
             passed.iter().any(is_it)
@@ -216,29 +196,23 @@ fn what_is_over_before_it_is_looked_at_is_a_moment() {
 #[test]
 fn a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time() {
     let name = "mutations::a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time";
-    with_own_mounts(name, || {
-        for kind in KINDS {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            let Some(top) = mounted(kind, home.path()) else {
-                continue;
-            };
-            let mut world = World::new(home.path(), &top, TREE, RULES);
-            world.sh("bin/true; cp bin/true var/log/stranger; var/log/stranger");
-            // As many do as may write there, and nothing of it is held.
-            world.sh("printf '#!/bin/sh\\n:\\n' > var/log/script; chmod +x var/log/script");
-            world.sh("for again in 1 2 3; do var/log/script; var/log/stranger; done");
-            world.until(kind, |world| world.executed.len() >= 2);
-            world.sh("echo the end > etc/conf");
-            world.comes_to_what_a_scan_says(kind);
-            let told: Vec<_> = world.executed.iter().collect();
-            let paths: Vec<_> = told.iter().map(|drift| drift.path.to_string()).collect();
-            assert_eq!(paths, ["/var/log/stranger", "/var/log/script"], "{kind}");
-            for drift in told {
-                assert_eq!(drift.kind, DriftKind::Executed, "{kind}");
-                let by = drift.attribution.as_ref().unwrap();
-                let pid = by.process.as_ref().map(|process| process.pid);
-                assert!(pid.is_some_and(|pid| pid > 0), "{kind}: {by:?}");
-            }
+    in_each(name, &KINDS, |kind, home, top| {
+        let mut world = World::new(home, top, TREE, RULES);
+        world.sh("bin/true; cp bin/true var/log/stranger; var/log/stranger");
+        // As many do as may write there, and nothing of it is held.
+        world.sh("printf '#!/bin/sh\\n:\\n' > var/log/script; chmod +x var/log/script");
+        world.sh("for again in 1 2 3; do var/log/script; var/log/stranger; done");
+        world.until(kind, |world| world.executed.len() >= 2);
+        world.sh("echo the end > etc/conf");
+        world.comes_to_what_a_scan_says(kind);
+        let told: Vec<_> = world.executed.iter().collect();
+        let paths: Vec<_> = told.iter().map(|drift| drift.path.to_string()).collect();
+        assert_eq!(paths, ["/var/log/stranger", "/var/log/script"], "{kind}");
+        for drift in told {
+            assert_eq!(drift.kind, DriftKind::Executed, "{kind}");
+            let by = drift.attribution.as_ref().unwrap();
+            let pid = by.process.as_ref().map(|process| process.pid);
+            assert!(pid.is_some_and(|pid| pid > 0), "{kind}: {by:?}");
         }
     });
 }

@@ -7,9 +7,22 @@ use std::process::Command;
 pub(crate) const KINDS: [&str; 3] = ["ext4", "tmpfs", "overlay"];
 const INSIDE: &str = "DRIFTMARK_OWN_MOUNTS";
 
+/// Runs the test of this name on a fresh file system of each kind that this kernel has: by its kind, a directory beside it,
+/// and its top.
+pub(crate) fn in_each(name: &str, kinds: &[&str], test: impl Fn(&str, &Path, &Path)) {
+    with_own_mounts(name, || {
+        for kind in kinds {
+            let home = tempfile::tempdir_in("/var/tmp").unwrap();
+            if let Some(top) = mounted(kind, home.path()) {
+                test(kind, home.path(), &top);
+            }
+        }
+    });
+}
+
 /// Runs `test` where what it mounts is seen by nobody else, and goes with it: this program again, for the test of this
 /// name alone.
-pub(crate) fn with_own_mounts(name: &str, test: impl FnOnce()) {
+fn with_own_mounts(name: &str, test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return test();
     }
@@ -25,7 +38,7 @@ pub(crate) fn with_own_mounts(name: &str, test: impl FnOnce()) {
 }
 
 /// Mounts a fresh file system in `home`; where its top is. None where this kernel has none of the kind.
-pub(crate) fn mounted(kind: &str, home: &Path) -> Option<PathBuf> {
+fn mounted(kind: &str, home: &Path) -> Option<PathBuf> {
     let place = home.join(kind);
     let top = match kind {
         "overlay" => {

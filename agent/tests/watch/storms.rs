@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use driftmark_agent::watch::Told;
 
 use crate::mutations::ParsePath as _;
-use crate::place::{mounted, with_own_mounts};
+use crate::place::in_each;
 use crate::world::World;
 
 const TREE: &str =
@@ -21,11 +21,7 @@ reason = "logs"
 #[test]
 fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
     let name = "storms::lost_events_are_said_with_their_time_and_what_comes_after_is_seen";
-    with_own_mounts(name, || {
-        let home = tempfile::tempdir_in("/var/tmp").unwrap();
-        let Some(top) = mounted("tmpfs", home.path()) else {
-            return;
-        };
+    in_each(name, &["tmpfs"], |_, home, top| {
         let (open, gate) = channel::<()>();
         let (waits, waiting) = channel::<()>();
         let (gate, waits) = (Mutex::new(gate), Mutex::new(waits));
@@ -36,7 +32,7 @@ fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
                 let _ = gate.lock().unwrap().recv();
             }
         };
-        let mut world = World::held_up(home.path(), &top, TREE, RULES, hold);
+        let mut world = World::held_up(home, top, TREE, RULES, hold);
         // Two names of one inode, neither of them held.
         world.sh("ln log/log log/linked");
         waiting.recv().unwrap();
@@ -61,25 +57,19 @@ fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
 #[test]
 fn many_changes_by_many_processes_come_to_what_a_scan_says() {
     let name = "storms::many_changes_by_many_processes_come_to_what_a_scan_says";
-    with_own_mounts(name, || {
-        for kind in ["ext4", "overlay"] {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            let Some(top) = mounted(kind, home.path()) else {
-                continue;
-            };
-            let mut world = World::new(home.path(), &top, TREE, "");
-            let root = Arc::new(world.root.clone());
-            let threads: Vec<_> = (0..4)
-                .map(|number| {
-                    let root = Arc::clone(&root);
-                    std::thread::spawn(move || storm(&root, number))
-                })
-                .collect();
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            world.comes_to_what_a_scan_says(kind);
+    in_each(name, &["ext4", "overlay"], |kind, home, top| {
+        let mut world = World::new(home, top, TREE, "");
+        let root = Arc::new(world.root.clone());
+        let threads: Vec<_> = (0..4)
+            .map(|number| {
+                let root = Arc::clone(&root);
+                std::thread::spawn(move || storm(&root, number))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
         }
+        world.comes_to_what_a_scan_says(kind);
     });
 }
 
