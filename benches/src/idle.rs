@@ -138,12 +138,13 @@ impl Daemon {
     }
 }
 
-/// Runs the daemon over the agent's tree, waits for its first scan and then watches it for [`WATCHED`].
+/// Runs the daemon over the agent's tree, `more` being the end of its configuration, waits for its first scan and then
+/// watches it for [`WATCHED`]. Its files are named after it.
 ///
 /// # Errors
 /// It does not come up, or does not end its first scan.
-pub fn watch(agent: &Agent) -> Result<Idle> {
-    let mut daemon = Daemon::start(agent, "daemon", "quick-interval = \"1h\"\n")?;
+pub fn watch(agent: &Agent, name: &str, more: &str) -> Result<Idle> {
+    let mut daemon = Daemon::start(agent, name, &format!("quick-interval = \"1h\"\n{more}"))?;
     daemon.end_first_scan(agent)?;
     // What follows the scan (a report, giving memory back) is not idle yet.
     machine::let_pass(Duration::from_secs(5));

@@ -48,16 +48,25 @@ pub(super) fn measure(root: &Path) -> Result<String> {
             )
         }
     };
-    let idle = watch(&agent)?;
     let mib = |kib: u64| kib as f64 / 1024.0;
-    text.push_str(&format!(
-        "- `run`, {} s after its first scan: {:.1} MiB resident (≤ 8), {:.1} MiB of it its own, {:.3} % of a core (< 0.1); \
-         its peak was {:.1} MiB.\n",
-        WATCHED.as_secs(),
-        mib(idle.resident_kib),
-        mib(idle.anonymous_kib),
-        idle.core_percent,
-        mib(idle.peak_kib)
-    ));
+    for (name, more, how) in [
+        ("watching", "", "as it is installed"),
+        (
+            "not-watching",
+            "[watch]\nenabled = false\n",
+            "without its watch",
+        ),
+    ] {
+        let idle = watch(&agent, name, more)?;
+        text.push_str(&format!(
+            "- `run` {how}, {} s after its first scan: {:.1} MiB resident (≤ 8), {:.1} MiB of it its own, {:.3} % of a core \
+             (< 0.1); its peak was {:.1} MiB.\n",
+            WATCHED.as_secs(),
+            mib(idle.resident_kib),
+            mib(idle.anonymous_kib),
+            idle.core_percent,
+            mib(idle.peak_kib)
+        ));
+    }
     Ok(text)
 }
