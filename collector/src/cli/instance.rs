@@ -11,7 +11,8 @@ use super::client::segment;
 use super::table::{Paint, Table, print_json, say};
 use super::{CliError, Client, Shown};
 use crate::api::instances::{
-    Because, Instances, ListedInstance, Release, ShownDrift, ShownInstance, ShownTransaction,
+    Because, Instances, ListedInstance, Release, ShownDrift, ShownInstance, ShownMoment,
+    ShownTransaction,
 };
 use crate::clock::{ago, now_ms, rfc3339};
 
@@ -27,7 +28,7 @@ pub enum Command {
         #[arg(long)]
         state: Option<String>,
     },
-    /// Show an instance: what drifted, and what its image has there.
+    /// Show an instance: what drifted, what its image has there, who did it, and what happened and is over.
     ///
     /// Files that an upgrade or installation of a package would bring are a line for each package. That they are is the
     /// host's own word: it changes no severity, mark or count, and whatever does not fit keeps a line of its own.
@@ -262,13 +263,17 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
     facts.print("")?;
     if grouped && !instance.transactions.is_empty() {
         say("")?;
-        let mut packages = Table::of(&["WORST", "WOULD BE EXPLAINED BY"]);
+        let mut packages = Table::of(&["WORST", "WOULD BE EXPLAINED BY", "DONE BY"]);
         for transaction in &instance.transactions {
             let worst = (
                 transaction.severity.clone(),
                 paint_of(&transaction.severity),
             );
-            packages.row([worst, (line(transaction), Paint::Plain)]);
+            let by = match transaction.programs.as_slice() {
+                [] => "-".to_owned(),
+                programs => programs.iter().map(short).collect::<Vec<_>>().join(", "),
+            };
+            packages.row([worst, (line(transaction), Paint::Plain), (by, Paint::Plain)]);
         }
         packages.print("")?;
     }
@@ -281,6 +286,14 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
             drifts.row(drift_row(drift));
         }
         drifts.print("")?;
+    }
+    if !instance.moments.is_empty() {
+        say("")?;
+        let mut moments = Table::of(&["HAPPENED", "KIND", "PATH", "CHANGED", "FOUND", "BY"]);
+        for moment in &instance.moments {
+            moments.row(moment_row(moment));
+        }
+        moments.print("")?;
     }
     Ok(())
 }
@@ -326,7 +339,35 @@ fn sealed(hashes: &[String]) -> String {
 }
 
 fn drift_row(open: &ShownDrift) -> [(String, Paint); 8] {
-    let text = |value: Option<&Value>| match value {
+    let drift = open.drift.as_ref();
+    [
+        (open.severity.clone(), paint_of(&open.severity)),
+        (field(drift, "kind"), Paint::Plain),
+        (path(drift), Paint::Plain),
+        (field(drift, "changed"), Paint::Plain),
+        (attributes(open.expected.as_ref()), Paint::Plain),
+        (found(drift), Paint::Plain),
+        (who(drift), Paint::Plain),
+        (ago(now_ms(), open.opened_at_ms), Paint::Plain),
+    ]
+}
+
+/// By the collector's clock: the host's may say anything.
+fn moment_row(moment: &ShownMoment) -> [(String, Paint); 6] {
+    let drift = moment.drift.as_ref();
+    [
+        (ago(now_ms(), moment.received_at_ms), Paint::Plain),
+        (field(drift, "kind"), Paint::Odd),
+        (path(drift), Paint::Plain),
+        (field(drift, "changed"), Paint::Plain),
+        (found(drift), Paint::Plain),
+        (who(drift), Paint::Plain),
+    ]
+}
+
+/// A field of a drift: a word, or words.
+fn field(drift: Option<&Value>, name: &str) -> String {
+    match drift.and_then(|drift| drift.get(name)) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(words)) => words
             .iter()
@@ -334,27 +375,15 @@ fn drift_row(open: &ShownDrift) -> [(String, Paint); 8] {
             .collect::<Vec<_>>()
             .join(","),
         _ => String::new(),
-    };
-    let field = |name: &str| text(open.drift.as_ref().and_then(|drift| drift.get(name)));
-    let found = open.drift.as_ref().and_then(|drift| drift.get("found"));
-    let detail = field("detail");
-    [
-        (open.severity.clone(), paint_of(&open.severity)),
-        (field("kind"), Paint::Plain),
-        (path(open.drift.as_ref()), Paint::Plain),
-        (field("changed"), Paint::Plain),
-        (attributes(open.expected.as_ref()), Paint::Plain),
-        (
-            if detail.is_empty() {
-                attributes(found)
-            } else {
-                detail
-            },
-            Paint::Plain,
-        ),
-        (who(open.drift.as_ref()), Paint::Plain),
-        (ago(now_ms(), open.opened_at_ms), Paint::Plain),
-    ]
+    }
+}
+
+/// What is there now, or what is to be said of it.
+fn found(drift: Option<&Value>) -> String {
+    match field(drift, "detail") {
+        nothing if nothing.is_empty() => attributes(drift.and_then(|drift| drift.get("found"))),
+        detail => detail,
+    }
 }
 
 /// Who did it, as far as a line has room: `/usr/bin/dpkg[812]`.
@@ -366,10 +395,7 @@ fn who(drift: Option<&Value>) -> String {
     };
     let program = process.executable.map_or_else(
         || "a process that has ended".to_owned(),
-        |program| {
-            let shown: String = program.path.chars().take(NAMED_CHARS).collect();
-            drift::escape(shown.as_bytes())
-        },
+        |program| short(&program.path),
     );
     format!("{program}[{}]", process.pid)
 }
@@ -383,13 +409,6 @@ fn paint_of(severity: &str) -> Paint {
 
 /// `openssl 3.0.11 → 3.0.15, 14 files (host database, unsigned)`.
 fn line(of: &ShownTransaction) -> String {
-    let short = |text: &String| -> String {
-        let mut short: String = text.chars().take(NAMED_CHARS).collect();
-        if short.len() < text.len() {
-            short.push('…');
-        }
-        short
-    };
     let version = of.version.as_ref().map(short).unwrap_or_default();
     let what = match (&of.name, &of.before) {
         (Some(name), Some(before)) => format!("{} {} → {version}", short(name), short(before)),
@@ -400,8 +419,16 @@ fn line(of: &ShownTransaction) -> String {
     format!("{what}, {} {plural} ({})", of.files, of.trust)
 }
 
-/// What a line has of a package's name or version: the host chose them.
+/// What a line has of a name or version: the host chose them.
 const NAMED_CHARS: usize = 64;
+
+fn short(text: &String) -> String {
+    let mut short: String = text.chars().take(NAMED_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
 
 fn path(drift: Option<&Value>) -> String {
     let path = drift.and_then(|drift| drift.get("path")).cloned();
@@ -444,6 +471,7 @@ mod tests {
                 version: Some(version.to_owned()),
                 files,
                 severity: "high".to_owned(),
+                programs: Vec::new(),
                 trust: drift::finding::HostPackage::TRUST.to_owned(),
             };
         assert_eq!(

@@ -124,11 +124,15 @@ fn paths(shown: &Value) -> Vec<String> {
 async fn an_upgrade_is_one_line_and_what_does_not_fit_is_told_one_by_one() {
     let (world, mut agent, image) = world().await;
     let upgraded = Some(("openssl", "3.0.15", true));
+    let by_dpkg = |mut open: OpenDrift| {
+        open.drift.attribution = crate::who::by("/usr/bin/dpkg", 71);
+        open
+    };
     let report = Report {
         image: Some(image.clone()),
         ..agent.opening(vec![
-            drifted("/usr/bin/openssl", "changed", upgraded),
-            drifted("/usr/bin/c_rehash", "added", upgraded),
+            by_dpkg(drifted("/usr/bin/openssl", "changed", upgraded)),
+            by_dpkg(drifted("/usr/bin/c_rehash", "added", upgraded)),
             drifted("/usr/bin/curl", "added", Some(("curl", "7.88.1", true))),
             drifted("/etc/shadow", "changed", upgraded),
             drifted(
@@ -150,9 +154,9 @@ async fn an_upgrade_is_one_line_and_what_does_not_fit_is_told_one_by_one() {
         lines,
         json!([
             {"name": "curl", "before": null, "version": "7.88.1", "files": 1, "severity": "high",
-             "trust": "host database, unsigned"},
+             "programs": [], "trust": "host database, unsigned"},
             {"name": "openssl", "before": "3.0.11", "version": "3.0.15", "files": 2, "severity": "high",
-             "trust": "host database, unsigned"},
+             "programs": ["/usr/bin/dpkg"], "trust": "host database, unsigned"},
         ])
     );
     let of = |path: &str| {
@@ -180,6 +184,12 @@ async fn an_upgrade_is_one_line_and_what_does_not_fit_is_told_one_by_one() {
     );
     assert_eq!(grouped["transactions"], lines);
     assert_eq!(grouped["open"], 6);
+    let table = crate::who::instance(&world, &agent, &[]);
+    let line = table.lines().find(|line| line.contains("openssl 3.0.11"));
+    assert!(
+        line.is_some_and(|line| line.ends_with("/usr/bin/dpkg")),
+        "{table}"
+    );
     let listed = world.get("/v1/instances").await;
     assert_eq!(listed["instances"][0]["severity"], "high");
     world.collector.stop().await;

@@ -2,13 +2,15 @@
 
 use std::process::Command;
 
+use drift::TreePath;
 use drift::attribution::{Attribution, Confidence, Executable, Origin, Process};
-use drift::report::{OpenDrift, Part, Report, StateUpdate};
+use drift::finding::DriftKind;
+use drift::report::{Moment, OpenDrift, Part, Report, StateUpdate};
 use serde_json::Value;
 
 use crate::world::{Agent, World, drift};
 
-fn by(program: &str, pid: u32) -> Option<Box<Attribution>> {
+pub(crate) fn by(program: &str, pid: u32) -> Option<Box<Attribution>> {
     let executable = Executable {
         path: program.to_owned(),
         origin: Origin::Image,
@@ -42,7 +44,8 @@ async fn send_again(agent: &mut Agent, states: StateUpdate, parts: &[&[OpenDrift
     }
 }
 
-fn instance(world: &World, agent: &Agent, flags: &[&str]) -> String {
+/// What `instance show` prints.
+pub(crate) fn instance(world: &World, agent: &Agent, flags: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_driftmark-collector"));
     command.args(["instance", "show", &agent.identity.instance]);
     let data = world.directory.path().join("data");
@@ -111,5 +114,36 @@ async fn who_did_it_is_shown_however_it_came_and_stays_when_the_agent_no_longer_
     send_again(&mut agent, StateUpdate::Whole, &[&nobody]).await;
     assert_eq!(named(&world, &agent), all);
     assert_eq!(state(&world.get(&path).await), before);
+    world.collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_and_is_over_is_shown_with_who_did_it() {
+    let world = World::start().await;
+    let mut agent = world.agent("vm-1").await;
+    let opening = agent.opening(vec![drift(1)]);
+    agent.send(&opening).await.unwrap();
+    let mut happened = drift(2).drift;
+    happened.kind = DriftKind::Executed;
+    happened.path = TreePath::new(b"tmp/stranger\x1b[2J").unwrap();
+    happened.attribution = by("/usr/bin/bash", 77);
+    let moment = Moment {
+        number: 1,
+        drift: happened,
+        agent_clock_milliseconds: 0,
+    };
+    let report = Report {
+        moments: vec![moment],
+        ..agent.heartbeat()
+    };
+    agent.send(&report).await.unwrap();
+    let table = instance(&world, &agent, &[]);
+    let line = table.lines().find(|line| line.contains("/tmp/stranger"));
+    let line = line.unwrap_or_else(|| panic!("{table}"));
+    assert!(
+        line.contains("executed") && line.contains("/usr/bin/bash[77]"),
+        "{line}"
+    );
+    assert!(!table.contains('\u{1b}'), "{table}");
     world.collector.stop().await;
 }

@@ -30,6 +30,9 @@ pub struct ShownTransaction {
     pub files: u64,
     /// The gravest of them.
     pub severity: String,
+    /// The programs that did it, by the host's word, where its watch saw that: at most four.
+    #[serde(default)]
+    pub programs: Vec<String>,
     /// How far that can be trusted: `host database, unsigned`.
     pub trust: String,
 }
@@ -63,17 +66,36 @@ pub(super) struct Transactions {
 /// By package and version; the database's own files come last.
 type Key = (bool, Option<String>, Option<String>);
 
+/// What becomes a line.
+#[derive(Debug, Default)]
+struct Gathered {
+    before: Option<String>,
+    rank: i64,
+    files: u64,
+    programs: BTreeSet<String>,
+}
+
+/// How many programs a line names.
+const MOST_PROGRAMS: usize = 4;
+
 impl Transactions {
     pub(super) fn of(open: &[Opened], image: &Image) -> Self {
         let Some(packages) = &image.packages else {
             return Transactions::default();
         };
-        let mut gathered: BTreeMap<Key, (Option<String>, i64, u64)> = BTreeMap::new();
+        let mut gathered: BTreeMap<Key, Gathered> = BTreeMap::new();
         let mut members = HashSet::new();
         let mut gather = |open: &Opened, key: Key, before: Option<String>| {
-            let (_, rank, files) = gathered.entry(key).or_insert((before, open.rank, 0));
-            *rank = (*rank).max(open.rank);
-            *files += 1;
+            let line = gathered.entry(key).or_insert_with(|| Gathered {
+                before,
+                rank: open.rank,
+                ..Gathered::default()
+            });
+            line.rank = line.rank.max(open.rank);
+            line.files += 1;
+            if line.programs.len() < MOST_PROGRAMS {
+                line.programs.extend(open.drift.as_ref().and_then(program));
+            }
             members.insert(open.id);
         };
         // An agent's word on what a package brings is one thing, the collector's own findings are another.
@@ -103,16 +125,15 @@ impl Transactions {
         }
         let lines = gathered
             .into_iter()
-            .map(
-                |((_, name, version), (before, rank, files))| ShownTransaction {
-                    name,
-                    before,
-                    version,
-                    files,
-                    severity: severity(rank).to_string(),
-                    trust: HostPackage::TRUST.to_owned(),
-                },
-            )
+            .map(|((_, name, version), line)| ShownTransaction {
+                name,
+                before: line.before,
+                version,
+                files: line.files,
+                severity: severity(line.rank).to_string(),
+                programs: line.programs.into_iter().collect(),
+                trust: HostPackage::TRUST.to_owned(),
+            })
             .collect();
         Transactions { lines, members }
     }
@@ -121,6 +142,12 @@ impl Transactions {
     pub(super) fn hold(&self, open: &Opened) -> bool {
         !open.raised && self.members.contains(&open.id)
     }
+}
+
+/// The program that did it.
+fn program(drift: &Drift) -> Option<String> {
+    let process = drift.attribution.as_ref()?.process.as_ref()?;
+    Some(process.executable.as_ref()?.path.clone())
 }
 
 /// Whether the installation or upgrade of the package that is said to own a path would do just this: the version that
