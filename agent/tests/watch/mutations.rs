@@ -5,7 +5,7 @@ use std::path::Path;
 use drift::attribution::{Confidence, Origin};
 use drift::finding::{Drift, DriftKind};
 
-use crate::place::{KINDS, in_each};
+use crate::place::{KINDS, in_all, in_each};
 use crate::world::World;
 
 const TREE: &str = "
@@ -87,7 +87,7 @@ const MUTATIONS: [Mutation; 30] = [
 #[test]
 fn each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it() {
     let name = "mutations::each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it";
-    in_each(name, &KINDS, |kind, home, top| {
+    in_all(name, &KINDS, |kind, home, top| {
         let mut world = World::new(home, top, TREE, RULES);
         for Mutation { script, at, by } in MUTATIONS {
             let story = format!("{kind}: {script}");
@@ -196,7 +196,7 @@ fn what_is_over_before_it_is_looked_at_is_a_moment() {
 #[test]
 fn a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time() {
     let name = "mutations::a_program_that_the_image_does_not_contain_is_told_when_it_is_started_and_not_each_time";
-    in_each(name, &KINDS, |kind, home, top| {
+    in_all(name, &KINDS, |kind, home, top| {
         let mut world = World::new(home, top, TREE, RULES);
         world.sh("bin/true; cp bin/true var/log/stranger; var/log/stranger");
         // As many do as may write there, and nothing of it is held.

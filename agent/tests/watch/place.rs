@@ -2,22 +2,42 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// Kinds of file systems that are watched as a whole.
-pub(crate) const KINDS: [&str; 3] = ["ext4", "tmpfs", "overlay"];
+pub(crate) const KINDS: [&str; 6] = [
+    "ext4",
+    "xfs",
+    "btrfs",
+    "btrfs-subvolume",
+    "tmpfs",
+    "overlay",
+];
 const INSIDE: &str = "DRIFTMARK_OWN_MOUNTS";
 
 /// Runs the test of this name on a fresh file system of each kind that this kernel has: by its kind, a directory beside it,
 /// and its top.
 pub(crate) fn in_each(name: &str, kinds: &[&str], test: impl Fn(&str, &Path, &Path)) {
+    with_own_mounts(name, || kinds.iter().for_each(|kind| on_fresh(kind, &test)));
+}
+
+/// The same, all of them at once: most of the time goes by with waiting.
+pub(crate) fn in_all(name: &str, kinds: &[&str], test: impl Fn(&str, &Path, &Path) + Sync) {
     with_own_mounts(name, || {
-        for kind in kinds {
-            let home = tempfile::tempdir_in("/var/tmp").unwrap();
-            if let Some(top) = mounted(kind, home.path()) {
-                test(kind, home.path(), &top);
+        std::thread::scope(|scope| {
+            for kind in kinds {
+                scope.spawn(|| on_fresh(kind, &test));
             }
-        }
+        });
     });
+}
+
+fn on_fresh(kind: &str, test: impl Fn(&str, &Path, &Path)) {
+    let (home, began) = (tempfile::tempdir_in("/var/tmp").unwrap(), Instant::now());
+    if let Some(top) = mounted(kind, home.path()) {
+        test(kind, home.path(), &top);
+        println!("{kind}: {:.1} s", began.elapsed().as_secs_f64());
+    }
 }
 
 /// Runs `test` where what it mounts is seen by nobody else, and goes with it: this program again, for the test of this
@@ -40,29 +60,14 @@ fn with_own_mounts(name: &str, test: impl FnOnce()) {
 /// Mounts a fresh file system in `home`; where its top is. None where this kernel has none of the kind.
 fn mounted(kind: &str, home: &Path) -> Option<PathBuf> {
     let place = home.join(kind);
+    std::fs::create_dir(&place).unwrap();
     let top = match kind {
         "overlay" => {
-            ext4(home, &place)?;
-            let [lower, upper, work, top] =
-                ["lower", "upper", "work", "top"].map(|name| place.join(name));
-            for directory in [&lower, &upper, &work, &top] {
-                std::fs::create_dir(directory).unwrap();
-            }
-            let layers = format!(
-                "lowerdir={},upperdir={},workdir={},nfs_export=on,index=on",
-                lower.display(),
-                upper.display(),
-                work.display()
-            );
-            let mut mount = Command::new("mount");
-            mount.args(["-t", "overlay", "overlay", "-o", &layers]);
-            runs(mount.arg(&top)).then_some(top)
+            on_disk("ext4", &place).and_then(|()| overlay(&place, "nfs_export=on,index=on"))
         }
-        "ext4" => ext4(home, &place).map(|()| place),
-        _ => {
-            std::fs::create_dir(&place).unwrap();
-            runs(Command::new("mount").args(["-t", kind, kind]).arg(&place)).then_some(place)
-        }
+        "btrfs-subvolume" => subvolume(&place),
+        "tmpfs" => mount(&["-t", kind, kind], &place).then_some(place),
+        _ => on_disk(kind, &place).map(|()| place),
     };
     if top.is_none() {
         skip(kind);
@@ -70,15 +75,54 @@ fn mounted(kind: &str, home: &Path) -> Option<PathBuf> {
     top
 }
 
-fn ext4(home: &Path, place: &Path) -> Option<()> {
-    let disk = home.join(format!("{}.disk", place.file_name().unwrap().display()));
-    std::fs::create_dir(place).unwrap();
+/// A fresh file system of this kind on a disk of its own.
+fn on_disk(kind: &str, place: &Path) -> Option<()> {
+    let (arguments, mebibytes): (&[&str], u64) = match kind {
+        "ext4" => (&["-F", "-i", "4096"], 256),
+        // The least that these take.
+        "xfs" => (&[], 320),
+        _ => (&["-m", "single"], 128),
+    };
+    let disk = place.with_extension("disk");
     let file = std::fs::File::create(&disk).unwrap();
-    file.set_len(256 << 20).unwrap();
-    let mut make = Command::new("mkfs.ext4");
-    let is_made = runs(make.args(["-q", "-F", "-i", "4096"]).arg(&disk));
-    let mut mount = Command::new("mount");
-    (is_made && runs(mount.args(["-o", "loop"]).arg(&disk).arg(place))).then_some(())
+    file.set_len(mebibytes << 20).unwrap();
+    let mut make = Command::new(format!("mkfs.{kind}"));
+    let is_made = runs(make.arg("-q").args(arguments).arg(&disk));
+    (is_made && mount(&["-o", "loop", disk.to_str().unwrap()], place)).then_some(())
+}
+
+/// An overlay of two directories in `place`.
+fn overlay(place: &Path, options: &str) -> Option<PathBuf> {
+    let [lower, upper, work, top] = ["lower", "upper", "work", "top"].map(|name| place.join(name));
+    for directory in [&lower, &upper, &work, &top] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={},{options}",
+        lower.display(),
+        upper.display(),
+        work.display()
+    );
+    mount(&["-t", "overlay", "overlay", "-o", &layers], &top).then_some(top)
+}
+
+/// A btrfs of which a subvolume is mounted, with others beside it and in it.
+fn subvolume(place: &Path) -> Option<PathBuf> {
+    on_disk("btrfs", place)?;
+    let root = place.join("@");
+    let made = [root.clone(), place.join("root"), root.join("nested")];
+    let made = made.iter().all(|path| {
+        let mut make = Command::new("btrfs");
+        runs(make.args(["-q", "subvolume", "create"]).arg(path))
+    });
+    let disk = place.with_extension("disk");
+    let layers = ["-o", "loop,subvol=@", disk.to_str().unwrap()];
+    let is_let_go = made && runs(Command::new("umount").arg(place));
+    (is_let_go && mount(&layers, place)).then(|| place.to_owned())
+}
+
+fn mount(arguments: &[&str], place: &Path) -> bool {
+    runs(Command::new("mount").args(arguments).arg(place))
 }
 
 fn runs(command: &mut Command) -> bool {
