@@ -88,6 +88,8 @@ const MOUNTS_REST: Duration = Duration::from_secs(1);
 /// A pass is asked for this often at most on account of what events alone leave open: inodes with several names where
 /// nothing is held have them made and removed all the time, where backups or repositories are kept.
 const DOUBT_REST: Duration = Duration::from_secs(60);
+/// When nothing was looked at for so long, nothing is kept for it.
+const LOOKS_REST: Duration = Duration::from_secs(1);
 
 impl LiveWatch {
     /// Begins. `tell` is called by threads of the watch, and keeps them waiting.
@@ -194,6 +196,7 @@ impl Around {
         let filesystems = Filesystems::open(&root, wanted, &mounted)
             .map_err(|error| failed("open the file systems")(&error))?;
         let linked = Linked::read(baseline).map_err(|error| failed("read the manifest")(&error))?;
+        baseline.manifest.forget_blocks();
         let command_line = self.order.command_line;
         let witness =
             Witness::new(command_line).map_err(|error| failed("look at the root")(&error))?;
@@ -239,23 +242,30 @@ impl Around {
             let (done, again) = sync_channel::<Vec<TreePath>>(1);
             let looking = std::thread::Builder::new().name("look".into());
             looking
-                .spawn_scoped(scope, move || self.look(gaze, ordered, &done))
+                .spawn_scoped(scope, move || self.look(gaze, &ordered, &done))
                 .map_err(|error| failed("start a thread")(&error))?;
             Ok(live.until_over(&jobs, &again, &mut seen_mounts))
         })
     }
 
     /// Takes the looks that are ordered, until nobody orders any more.
-    fn look(&self, gaze: &Gaze<'_>, jobs: Receiver<Job>, done: &SyncSender<Vec<TreePath>>) {
-        for (looks, touches) in jobs {
-            let Some((sighting, again)) = gaze.take(looks, &touches) else {
-                return;
-            };
-            (self.tell)(Told::Seen(Box::new(sighting)));
-            if done.send(again).is_err() {
-                return;
+    fn look(&self, gaze: &Gaze<'_>, jobs: &Receiver<Job>, done: &SyncSender<Vec<TreePath>>) {
+        while let Ok(job) = jobs.recv() {
+            let mut next = Some(job);
+            while let Some((looks, touches)) = next {
+                let Some((sighting, again)) = gaze.take(looks, &touches) else {
+                    return;
+                };
+                (self.tell)(Told::Seen(Box::new(sighting)));
+                if done.send(again).is_err() {
+                    return;
+                }
+                awake(&self.wake);
+                next = jobs.recv_timeout(LOOKS_REST).ok();
             }
-            awake(&self.wake);
+            // What looks have read of the manifest is read again for the next one.
+            gaze.baseline.manifest.forget_blocks();
+            driftmark_kernel::process::trim_heap();
         }
     }
 }
