@@ -28,7 +28,7 @@ mod watch;
 
 pub use event::{Actor, Event, Events, NoPidfd};
 pub use gate::{Answer, Gate, Question, Questions};
-pub use handle::{Holder, Located, Shows};
+pub use handle::{Holder, Located, Shows, called};
 pub use mark::Sight;
 pub use mask::Mask;
 pub use record::{Fault, Handle, Info, Infos, Malformed, Place, Record, Records, records};

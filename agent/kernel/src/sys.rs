@@ -279,8 +279,24 @@ pub(crate) fn open_by_handle(
     unsafe { adopt(answer) }.ok_or(Errno::BADF)
 }
 
+/// What a handle is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    /// To open the file by it.
+    Opening,
+    /// To know the file again (Linux 6.5): there are file systems that have no other handles.
+    Comparing,
+}
+
 /// What a file system calls an open file (name_to_handle_at(2)): the form of the handle and its bytes. No crate has it.
-pub(crate) fn handle_of(file: BorrowedFd<'_>) -> rustix::io::Result<(i32, Vec<u8>)> {
+pub(crate) fn handle_of(
+    file: BorrowedFd<'_>,
+    purpose: Purpose,
+) -> rustix::io::Result<(i32, Vec<u8>)> {
+    let purpose = match purpose {
+        Purpose::Opening => 0,
+        Purpose::Comparing => libc::AT_HANDLE_FID,
+    };
     let mut handle = FileHandle::holding(0, &[])?;
     handle.length = MAX_HANDLE_BYTES as u32;
     let mut mount = 0;
@@ -292,7 +308,7 @@ pub(crate) fn handle_of(file: BorrowedFd<'_>) -> rustix::io::Result<(i32, Vec<u8
             c"".as_ptr(),
             (&raw mut handle).cast(),
             &raw mut mount,
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | purpose,
         )
     };
     returned(answer.into())?;

@@ -1,22 +1,41 @@
 //! The image's file systems in; a mark on each, the best that it allows, and where its events happened, out.
+//!
+//! What is best is found out by trying, from above: [`whole`], [`directories`] one by one ([`table`] knows where these
+//! are), [`names`] alone. What is seen less is a sentence each.
+
+mod directories;
+mod names;
+mod table;
+mod walk;
+mod whole;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use drift::TreePath;
-use driftmark_kernel::fanotify::{Handle, Holder, Located, Mask, Place, Shows, Sight, Watch};
+use driftmark_kernel::fanotify::{Event, Handle, Holder, Mask, Place, Shows, Sight, Watch};
 use driftmark_kernel::{Mount, Stat, Tree};
-use rustix::fs::{Mode, OFlags};
 
-use crate::scan::filesystems::{Filesystems, below, topmost_at};
+use self::directories::Directories;
+use self::names::Names;
+pub(super) use self::walk::Ways;
+use self::whole::Whole;
+use crate::scan::filesystems::{below, topmost_at};
 
 /// One watched file system: a queue of its own, as a queue may refuse to hold two kinds of them.
 #[derive(Debug)]
 pub(super) struct Eye {
-    pub(super) watch: Watch,
-    holder: Holder,
     mount_point: TreePath,
+    sees: Sees,
+}
+
+#[derive(Debug)]
+enum Sees {
+    Whole(Whole),
+    Directories(Directories),
+    Names(Names),
 }
 
 /// What is watched, and what is not.
@@ -30,25 +49,46 @@ pub(super) struct Eyes {
 /// A name that an event is about.
 #[derive(Debug)]
 pub(super) struct At {
-    /// The directory that it is in, open without rights on its content.
-    pub(super) directory: OwnedFd,
+    /// The directory that it is in, open without rights on its content, where it can be opened.
+    pub(super) directory: Option<Arc<OwnedFd>>,
     pub(super) path: TreePath,
+    /// Nothing that lies in that directory is held.
+    pub(super) is_free: bool,
+}
+
+/// What eyes are opened with.
+pub(super) struct Opening<'a> {
+    pub(super) ways: Ways<'a>,
+    /// The root of the tree on this host.
+    pub(super) root: &'a Path,
+    pub(super) mounts: &'a [Mount],
+    /// Written to when there is something to read that no queue of [`Eye::watch`] has.
+    pub(super) wake: &'a Arc<OwnedFd>,
 }
 
 impl Eyes {
-    /// Marks every file system of the image below `root`.
-    pub(super) fn open(filesystems: &Filesystems, root: &Path, mounts: &[Mount]) -> Eyes {
+    /// Marks every file system of the image.
+    pub(super) fn open(with: &Opening<'_>) -> Eyes {
         let mut eyes = Eyes::default();
         let top = TreePath::root();
-        let others = filesystems.others();
-        for (mount_point, tree) in std::iter::once((&top, filesystems.root())).chain(others) {
-            let path = below(root, mount_point);
-            match Eye::open(tree, mount_point, shows(topmost_at(mounts, &path))) {
-                Ok(eye) => eyes.all.push(eye),
-                Err(because) => eyes
-                    .limits
-                    .push(format!("between scans {mount_point} is {because}")),
-            }
+        let filesystems = with.ways.filesystems;
+        for (mount_point, tree) in
+            std::iter::once((&top, filesystems.root())).chain(filesystems.others())
+        {
+            let mount = topmost_at(with.mounts, &below(with.root, mount_point));
+            let limits = match Eye::open(tree, mount_point, mount, with) {
+                Ok((eye, limit)) => {
+                    eyes.all.push(eye);
+                    limit
+                        .into_iter()
+                        .chain(mount.and_then(made_elsewhere))
+                        .collect()
+                }
+                Err(because) => vec![format!("not watched: {because}")],
+            };
+            let limits = limits.into_iter();
+            eyes.limits
+                .extend(limits.map(|limit| format!("between scans {mount_point} is {limit}")));
         }
         eyes
     }
@@ -56,18 +96,13 @@ impl Eyes {
     /// Marks everything anew, and gives what was marked before: what these still have is theirs to tell. Whatever was
     /// ignored is seen again.
     pub(super) fn renew(&mut self) -> Vec<(usize, Watch)> {
-        let mut before = Vec::new();
-        for (nth, eye) in self.all.iter_mut().enumerate() {
-            match queue().map(|watch| (watch.watch_filesystem(eye.holder.as_fd()), watch)) {
-                Ok((Sight::Whole { .. }, watch)) => {
-                    before.push((nth, std::mem::replace(&mut eye.watch, watch)));
-                }
-                // It goes on with what it has: of what is ignored there, a pass tells.
-                Ok((sight, _)) => tracing::warn!(%sight, "a file system is not marked anew"),
-                Err(error) => tracing::warn!(%error, "no other queue of events"),
-            }
-        }
-        before
+        let eyes = self.all.iter_mut().enumerate();
+        let before = eyes.filter_map(|(nth, eye)| match &mut eye.sees {
+            Sees::Whole(whole) => Some((nth, whole.renew()?)),
+            // There nothing is ignored.
+            Sees::Directories(_) | Sees::Names(_) => None,
+        });
+        before.collect()
     }
 
     /// Whether another file system of the image lies over this path of one.
@@ -78,22 +113,94 @@ impl Eyes {
             .filter(|other| *other != own && other.is_within(own))
             .any(|other| path.is_within(other))
     }
+
+    /// Whether what is marked one by one is not what should be: then all has to begin again.
+    pub(super) fn are_out_of_step(&self) -> bool {
+        self.all.iter().any(|eye| match &eye.sees {
+            Sees::Whole(_) => false,
+            Sees::Directories(directories) => directories.is_out_of_step,
+            Sees::Names(names) => names.is_out_of_step,
+        })
+    }
 }
 
 impl Eye {
-    fn open(tree: &Tree, mount_point: &TreePath, shows: Shows) -> Result<Eye, String> {
-        let failed = |error: io::Error| format!("not watched: {error}");
-        let holder = Holder::of(tree, shows).map_err(failed)?;
-        let watch = queue().map_err(failed)?;
-        match watch.watch_filesystem(holder.as_fd()) {
-            Sight::Whole { .. } => Ok(Eye {
-                watch,
-                holder,
-                mount_point: mount_point.clone(),
-            }),
-            Sight::Directories { because, .. } | Sight::None { because } => Err(format!(
-                "not watched: it cannot be marked as a whole: {because}"
-            )),
+    /// With what is seen less.
+    fn open(
+        tree: &Tree,
+        mount_point: &TreePath,
+        mount: Option<&Mount>,
+        with: &Opening<'_>,
+    ) -> io::Result<(Eye, Option<String>)> {
+        let holder = Holder::of(tree, shows(mount))?;
+        let (sight, watch) = match queue() {
+            Ok(watch) => (watch.watch_filesystem(holder.as_fd()), Some(watch)),
+            Err(because) => (Sight::None { because }, None),
+        };
+        let said = sight.to_string();
+        let (sees, limit) = match (sight, watch) {
+            (Sight::Whole { .. }, Some(watch)) => (Sees::Whole(Whole::new(watch, holder)), None),
+            (Sight::Directories { .. }, Some(watch)) => {
+                let (all, left_out) = Directories::open(watch, mount_point, with.ways);
+                (Sees::Directories(all), Some(less(&said, LESS, left_out)))
+            }
+            _ => {
+                let opened = Names::open(with.root, mount_point, with.ways, Arc::clone(with.wake));
+                let (names, left_out) = opened?;
+                (Sees::Names(names), Some(less(&said, LEAST, left_out)))
+            }
+        };
+        let mount_point = mount_point.clone();
+        Ok((Eye { mount_point, sees }, limit))
+    }
+
+    /// The queue that its events are read from, if it has one that tells who did it.
+    pub(super) fn watch(&self) -> Option<&Watch> {
+        match &self.sees {
+            Sees::Whole(whole) => Some(&whole.watch),
+            Sees::Directories(directories) => Some(&directories.watch),
+            Sees::Names(_) => None,
+        }
+    }
+
+    /// The next thing that happened, and where, of which nobody knows who did it.
+    pub(super) fn next_name(&mut self, ways: Ways<'_>) -> Option<(TreePath, Mask)> {
+        match &mut self.sees {
+            Sees::Names(names) => names.next(ways),
+            Sees::Whole(_) | Sees::Directories(_) => None,
+        }
+    }
+
+    /// Whether what [`Eye::next_name`] tells is not all, since this was last asked.
+    pub(super) fn has_lost_names(&mut self) -> bool {
+        match &mut self.sees {
+            Sees::Names(names) => names.has_lost(),
+            Sees::Whole(_) | Sees::Directories(_) => false,
+        }
+    }
+
+    /// Events were lost.
+    pub(super) fn has_lost(&mut self) {
+        if let Sees::Directories(directories) = &mut self.sees {
+            directories.is_out_of_step = true;
+        }
+    }
+
+    /// Takes in what an event makes of the marks, before anything else is done about it.
+    pub(super) fn follow(&mut self, event: &Event<'_>, ways: Ways<'_>) {
+        if let Sees::Directories(directories) = &mut self.sees
+            && event.what.has(Mask::ON_DIRECTORY)
+        {
+            directories.follow(event, ways);
+        }
+    }
+
+    /// It was read, and `count` events came: none where nothing is queued any more.
+    pub(super) fn has_been_read(&mut self, count: usize) {
+        match &mut self.sees {
+            Sees::Whole(whole) => whole.forget(),
+            Sees::Directories(directories) if count == 0 => directories.has_read_all(),
+            Sees::Directories(_) | Sees::Names(_) => {}
         }
     }
 
@@ -101,43 +208,69 @@ impl Eye {
     ///
     /// # Errors
     /// It cannot be told.
-    pub(super) fn locate(&self, place: &Place<'_>) -> io::Result<Option<At>> {
-        let Located::Here { directory, path } = self.holder.locate(&place.directory)? else {
-            return Ok(None);
-        };
-        let path = self.joined(&path).and_then(|directory| match place.name {
-            b"." => Some(directory),
-            name => directory.join(name).ok(),
-        });
-        Ok(path.map(|path| At { directory, path }))
+    pub(super) fn locate(&mut self, place: &Place<'_>, ways: Ways<'_>) -> io::Result<Option<At>> {
+        match &mut self.sees {
+            Sees::Whole(whole) => whole.locate(&self.mount_point, place, ways),
+            Sees::Directories(directories) => Ok(directories.locate(place).map(|path| At {
+                directory: None,
+                path,
+                // Such directories are not marked.
+                is_free: false,
+            })),
+            Sees::Names(_) => Ok(None),
+        }
     }
 
-    /// What an event without a name is about, by one of its names.
+    /// What an event is about, by one of its names, where it can be opened.
     ///
     /// # Errors
     /// It cannot be told.
     pub(super) fn find(&self, object: &Handle<'_>) -> io::Result<Option<(Stat, TreePath)>> {
-        let found = self.holder.find(object)?;
-        Ok(found.and_then(|(stat, path)| Some((stat, self.joined(&path)?))))
+        match &self.sees {
+            Sees::Whole(whole) => whole.find(&self.mount_point, object),
+            Sees::Directories(_) | Sees::Names(_) => Ok(None),
+        }
     }
 
     /// Has a busy directory in which nothing is held wake nobody.
     pub(super) fn ignore(&self, directory: &OwnedFd) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // What may not be ignored merely costs more.
-        let _ = rustix::fs::openat(directory, c".", flags, Mode::empty())
-            .and_then(|directory| self.watch.ignore_directory(directory.as_fd()));
+        if let Sees::Whole(whole) = &self.sees {
+            whole.ignore(directory);
+        }
     }
+}
 
-    fn joined(&self, below: &[u8]) -> Option<TreePath> {
-        let names = below
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty());
-        names
-            .into_iter()
-            .try_fold(self.mount_point.clone(), |path, name| path.join(name))
-            .ok()
+/// What marks on directories do not show.
+const LESS: &str = "not what is done to a file through a name outside of them, nor which programs are started from there, \
+     nor who filled a directory that is new";
+/// What names alone do not show.
+const LEAST: &str = "its directories are watched by inotify: not who did it, nor what is done to a file through a name \
+     outside of them, nor which programs are started from there";
+
+fn less(said: &str, less: &str, left_out: Option<String>) -> String {
+    match left_out {
+        None => format!("{said} ({less})"),
+        Some(left_out) => format!("{said} ({less}; {left_out})"),
     }
+}
+
+/// What happens to a file system by others than this host.
+fn made_elsewhere(mount: &Mount) -> Option<String> {
+    const SHARED: [&[u8]; 9] = [
+        b"fuse",
+        b"nfs",
+        b"nfs4",
+        b"cifs",
+        b"smb3",
+        b"9p",
+        b"ceph",
+        b"virtiofs",
+        b"afs",
+    ];
+    let kind = mount.fs_type.split(|byte| *byte == b'.').next()?;
+    let name = String::from_utf8_lossy(kind);
+    let sentence = format!("not watched for what is not done through its mount, as it is {name}");
+    SHARED.contains(&kind).then_some(sentence)
 }
 
 /// For all but programs, which have a queue of their own.

@@ -4,7 +4,7 @@ mod events;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::actors::{Actors, Touch, Touches};
 use super::attribution::{CommandLine, Witness};
-use super::eyes::Eyes;
+use super::eyes::{Eyes, Opening, Ways};
 use super::looking::{Gaze, Sighting};
 use super::settle::{Change, Settle};
 use super::starts::{Starts, Strangers};
@@ -85,6 +85,10 @@ const BUSY_REST: Duration = Duration::from_millis(5);
 pub(super) const READS_IN_A_ROW: usize = 64;
 /// The mount table is read this often at most: where containers come and go it changes all the time.
 const MOUNTS_REST: Duration = Duration::from_secs(1);
+/// Where marks are not in step with the tree, all begins again, which may take so large a part of the time:
+const SHARE_OF_BEGINNING: u32 = 10;
+/// and not before so long.
+const BEGINNING_REST: Duration = Duration::from_secs(1);
 /// A pass is asked for this often at most on account of what events alone leave open: inodes with several names where
 /// nothing is held have them made and removed all the time, where backups or repositories are kept.
 const DOUBT_REST: Duration = Duration::from_secs(60);
@@ -114,7 +118,7 @@ impl LiveWatch {
             };
             loop {
                 match around.watch() {
-                    Ok(Ended::Remounted) => {}
+                    Ok(Ended::Anew) => {}
                     Ok(Ended::Told) => return,
                     Ok(Ended::Blinded(reason)) | Err(reason) => {
                         return (around.tell)(Told::Ended(reason));
@@ -133,7 +137,7 @@ impl Drop for LiveWatch {
     }
 }
 
-fn awake(wake: &OwnedFd) {
+pub(super) fn awake(wake: &OwnedFd) {
     // A counter that is full wakes as well.
     let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
 }
@@ -149,8 +153,8 @@ struct Around {
 /// Why a watch came to an end.
 enum Ended {
     Told,
-    /// The image's file systems are mounted otherwise: it begins again.
-    Remounted,
+    /// The image's file systems are mounted otherwise, or what is marked is not what should be: it begins again.
+    Anew,
     /// Nothing can be read any more, and this is why.
     Blinded(String),
 }
@@ -161,8 +165,10 @@ type Job = (Vec<Look>, BTreeMap<TreePath, Touch>);
 /// The watch, while the image's file systems are mounted as they are.
 struct Live<'a> {
     around: &'a Around,
-    filesystems: &'a Filesystems,
+    ways: Ways<'a>,
     eyes: Eyes,
+    /// When all may begin again.
+    next_beginning: Duration,
     starts: Option<Starts>,
     /// What was read of them.
     started: Buffer,
@@ -200,7 +206,18 @@ impl Around {
         let command_line = self.order.command_line;
         let witness =
             Witness::new(command_line).map_err(|error| failed("look at the root")(&error))?;
-        let eyes = Eyes::open(&filesystems, &root, &mounted);
+        let ways = Ways {
+            filesystems: &filesystems,
+            rules: baseline.manifest.rules(),
+        };
+        let began = now();
+        let eyes = Eyes::open(&Opening {
+            ways,
+            root: &root,
+            mounts: &mounted,
+            wake: &self.wake,
+        });
+        let rest = BEGINNING_REST.max((now() - began) * SHARE_OF_BEGINNING);
         let limits = eyes.limits.clone();
         if eyes.all.is_empty() {
             return Err(limits.join("; "));
@@ -209,8 +226,9 @@ impl Around {
         (self.tell)(Told::Watching { limits });
         let mut live = Live {
             around: self,
-            filesystems: &filesystems,
+            ways,
             eyes,
+            next_beginning: now() + rest,
             starts,
             started: Buffer::default(),
             strangers: Strangers::default(),
@@ -289,6 +307,10 @@ impl Live<'_> {
             if self.is_to_renew {
                 self.renew();
             }
+            let is_out_of_step = self.eyes.are_out_of_step();
+            if is_out_of_step && self.next_beginning <= now() {
+                return Ended::Anew;
+            }
             if self.is_in_doubt && self.next_doubt <= now() {
                 (self.is_in_doubt, self.next_doubt) = (false, now() + DOUBT_REST);
                 (self.around.tell)(Told::InDoubt);
@@ -314,6 +336,8 @@ impl Live<'_> {
                 true => None,
                 false => self.settle.next(),
             };
+            let beginning = is_out_of_step.then_some(self.next_beginning);
+            let due = [due, beginning].into_iter().flatten().min();
             if !self.wait(count, due, mounts) {
                 continue;
             }
@@ -324,7 +348,7 @@ impl Live<'_> {
                         .for_each(|starts| starts.mark(&table));
                 }
                 Mounted::Unknown => {}
-                Mounted::Otherwise => return Ended::Remounted,
+                Mounted::Otherwise => return Ended::Anew,
             }
         }
     }
@@ -350,9 +374,8 @@ impl Live<'_> {
         }
         polled.extend(starts.map(|starts| PollFd::new(starts, PollFlags::IN)));
         if !is_busy {
-            let eyes = self.eyes.all.iter();
-            polled
-                .extend(eyes.map(|eye| PollFd::from_borrowed_fd(eye.watch.as_fd(), PollFlags::IN)));
+            let queues = self.eyes.all.iter().filter_map(|eye| eye.watch());
+            polled.extend(queues.map(|queue| PollFd::new(queue, PollFlags::IN)));
         }
         let until = until.map(|until| {
             let wait = until.saturating_sub(now);

@@ -5,7 +5,7 @@ use std::path::Path;
 use drift::attribution::{Confidence, Origin};
 use drift::finding::{Drift, DriftKind};
 
-use crate::place::{KINDS, in_all, in_each};
+use crate::place::{BY_DIRECTORY, BY_NAME, KINDS, as_nobody, in_all, in_each};
 use crate::world::World;
 
 const TREE: &str = "
@@ -91,16 +91,97 @@ fn each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it() {
         let mut world = World::new(home, top, TREE, RULES);
         for Mutation { script, at, by } in MUTATIONS {
             let story = format!("{kind}: {script}");
-            world.actors.clear();
-            let doubts = world.doubts;
-            world.sh(script);
-            world.comes_to_what_a_scan_says(&story);
-            assert_eq!(world.doubts, doubts, "{story}: a pass was needed");
+            is_told(&mut world, &story, script);
             if !at.is_empty() {
                 by_whom(&mut world, &story, at, by);
             }
         }
     });
+}
+
+/// But for whoever filled a directory that was not marked yet.
+#[test]
+fn directory_by_directory_each_mutation_is_told_with_who_did_it_and_what_is_seen_less_is_said() {
+    let name = "mutations::directory_by_directory_each_mutation_is_told_with_who_did_it_and_what_is_seen_less_is_said";
+    in_all(name, &BY_DIRECTORY, |kind, home, top| {
+        let mut world = World::limited(home, top, TREE, RULES);
+        let said = format!("{:?}", world.limits);
+        assert!(said.contains("watched directory by directory"), "{said}");
+        for Mutation { script, at, by } in MUTATIONS {
+            let story = format!("{kind}: {script}");
+            for step in steps(script) {
+                is_told(&mut world, &story, step);
+            }
+            if !at.is_empty() {
+                by_whom(&mut world, &story, at, by);
+            }
+        }
+    });
+}
+
+#[test]
+fn where_only_names_are_told_each_mutation_is_and_nobody_is_blamed() {
+    let name = "mutations::where_only_names_are_told_each_mutation_is_and_nobody_is_blamed";
+    in_all(name, &BY_NAME, |kind, home, top| {
+        let mut world = World::limited(home, top, TREE, RULES);
+        let said = format!("{:?}", world.limits);
+        assert!(said.contains("inotify"), "{said}");
+        for Mutation { script, at, .. } in MUTATIONS {
+            let story = format!("{kind}: {script}");
+            is_told(&mut world, &story, script);
+            assert!(world.actor(at).is_none(), "{story}");
+        }
+    });
+}
+
+#[test]
+fn where_marks_are_not_in_step_with_the_tree_all_begins_again() {
+    let name = "mutations::where_marks_are_not_in_step_with_the_tree_all_begins_again";
+    in_each(name, &BY_DIRECTORY, |kind, home, top| {
+        let mut world = World::limited(home, top, TREE, RULES);
+        world.sh("mv opt/full var/log/full");
+        world.comes_to_what_a_scan_says(kind);
+        assert_eq!(world.beginnings, 1, "{kind}");
+        // It is still marked, and where it is now nobody knows.
+        world.sh("echo x > var/log/full/below/b");
+        world.until(kind, |world| world.beginnings == 2);
+        let doubts = world.doubts;
+        world.sh("echo y > var/log/full/below/b; mv var/log/full opt/full");
+        world.comes_to_what_a_scan_says(kind);
+        world.sh("echo z > opt/full/below/b; echo changed > etc/conf");
+        world.comes_to_what_a_scan_says(kind);
+        assert_eq!((world.beginnings, world.doubts), (2, doubts), "{kind}");
+        assert!(world.actor("etc/conf").is_some(), "{kind}");
+    });
+}
+
+#[test]
+fn where_not_all_directories_can_be_watched_that_is_said_and_the_rest_is() {
+    let name = "mutations::where_not_all_directories_can_be_watched_that_is_said_and_the_rest_is";
+    as_nobody(name, 3, |home, top| {
+        let mut world = World::limited(home, top, TREE, RULES);
+        let said = format!("{:?}", world.limits);
+        assert!(said.contains("max_user_watches"), "{said}");
+        world.sh("echo x > data; mkdir one-more");
+        world.comes_to_what_a_scan_says("beside each other");
+        assert_eq!((world.beginnings, world.doubts), (1, 0));
+    });
+}
+
+/// A directory that is made and filled at once is seen as it is then; who filled it is seen once it is marked.
+fn steps(script: &str) -> Vec<&str> {
+    match script.strip_prefix("mkdir -p opt/new/in/it; ") {
+        Some(filled) => vec!["mkdir -p opt/new/in/it", filled],
+        None => vec![script],
+    }
+}
+
+fn is_told(world: &mut World, story: &str, script: &str) {
+    world.actors.clear();
+    let doubts = world.doubts;
+    world.sh(script);
+    world.comes_to_what_a_scan_says(story);
+    assert_eq!(world.doubts, doubts, "{story}: a pass was needed");
 }
 
 /// Nothing else is told of a mutation that is none (a time that was set), so its actor may still be on the way. Most of

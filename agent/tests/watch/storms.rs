@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use driftmark_agent::watch::Told;
 
 use crate::mutations::ParsePath as _;
-use crate::place::in_each;
+use crate::place::{BY_DIRECTORY, BY_NAME, in_each};
 use crate::world::World;
 
 const TREE: &str =
@@ -57,8 +57,9 @@ fn lost_events_are_said_with_their_time_and_what_comes_after_is_seen() {
 #[test]
 fn many_changes_by_many_processes_come_to_what_a_scan_says() {
     let name = "storms::many_changes_by_many_processes_come_to_what_a_scan_says";
-    in_each(name, &["ext4", "overlay"], |kind, home, top| {
-        let mut world = World::new(home, top, TREE, "");
+    let kinds = [&["ext4", "overlay"], &BY_DIRECTORY[..], &BY_NAME[..]].concat();
+    in_each(name, &kinds, |kind, home, top| {
+        let mut world = World::limited(home, top, TREE, "");
         let root = Arc::new(world.root.clone());
         let threads: Vec<_> = (0..4)
             .map(|number| {
@@ -69,6 +70,9 @@ fn many_changes_by_many_processes_come_to_what_a_scan_says() {
         for thread in threads {
             thread.join().unwrap();
         }
+        world.comes_to_what_a_scan_says(kind);
+        // Whatever was moved about is still watched.
+        world.sh("find many -type d | while read -r at; do echo x > \"$at/last\"; done");
         world.comes_to_what_a_scan_says(kind);
     });
 }

@@ -22,7 +22,7 @@ use driftmark_agent::watch::attribution::CommandLine;
 use driftmark_agent::watch::{LiveWatch, Order, Told};
 
 /// Nothing takes so long.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Flags {
@@ -40,15 +40,26 @@ pub(crate) struct World {
     pub(crate) passed: Vec<Drift>,
     pub(crate) executed: Vec<Drift>,
     pub(crate) doubts: usize,
+    /// How often it has begun to watch.
+    pub(crate) beginnings: usize,
     pub(crate) blind: Vec<(Duration, Duration)>,
+    /// What is seen less.
+    pub(crate) limits: Vec<String>,
     baseline: Arc<Baseline>,
     told: Receiver<Told>,
     _watch: LiveWatch,
 }
 
 impl World {
-    /// Bakes what `script` makes in `top/root`, with these rules, and watches it.
+    /// Bakes what `script` makes in `top/root`, with these rules, and watches all of it.
     pub(crate) fn new(home: &Path, top: &Path, script: &str, rules: &str) -> World {
+        let world = World::limited(home, top, script, rules);
+        assert_eq!(world.limits, [""; 0]);
+        world
+    }
+
+    /// The same, where not all can be seen.
+    pub(crate) fn limited(home: &Path, top: &Path, script: &str, rules: &str) -> World {
         World::held_up(home, top, script, rules, |_| {})
     }
 
@@ -82,13 +93,15 @@ impl World {
             passed: Vec::new(),
             executed: Vec::new(),
             doubts: 0,
+            beginnings: 1,
             blind: Vec::new(),
+            limits: Vec::new(),
             baseline,
             told,
             _watch: watch.unwrap(),
         };
         match world.told.recv_timeout(SOON).unwrap() {
-            Told::Watching { limits } => assert_eq!(limits, [""; 0]),
+            Told::Watching { limits } => world.limits = limits,
             other => panic!("{other:?}"),
         }
         world.open = world.scanned();
@@ -160,7 +173,11 @@ impl World {
                 self.in_doubt();
             }
             Told::Executed(drift) => self.executed.push(*drift),
-            Told::Watching { .. } => {}
+            Told::Watching { limits } => {
+                self.limits = limits;
+                self.beginnings += 1;
+                self.in_doubt();
+            }
             Told::Ended(why) => panic!("{why}"),
         }
     }

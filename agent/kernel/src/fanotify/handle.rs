@@ -124,6 +124,15 @@ impl Holder {
     }
 }
 
+/// What the events of marked directories ([`super::Sight::Directories`]) call this one: [`Handle::form`] and
+/// [`Handle::bytes`].
+///
+/// # Errors
+/// `EINVAL` before Linux 6.5, where nothing needs it; `EOPNOTSUPP` where the file system has no handles at all.
+pub fn called(directory: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>)> {
+    Ok(sys::handle_of(directory, sys::Purpose::Comparing)?)
+}
+
 impl AsFd for Holder {
     /// The top, readable: what [`super::Watch::watch_filesystem`] takes.
     fn as_fd(&self) -> BorrowedFd<'_> {

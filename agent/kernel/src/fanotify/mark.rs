@@ -134,7 +134,7 @@ fn top_of_btrfs(beneath: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     const FORM: i32 = 0x4d;
     const FIRST_INODE: u64 = 256;
     const FIRST_TREE: u64 = 5;
-    let (form, mut handle) = sys::handle_of(beneath)?;
+    let (form, mut handle) = sys::handle_of(beneath, sys::Purpose::Opening)?;
     if form != FORM || handle.len() != 20 {
         return Err(Errno::XDEV);
     }

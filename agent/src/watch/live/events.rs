@@ -48,6 +48,7 @@ impl Live<'_> {
                 let some = read.map_err(|error| format!("events cannot be read: {error}"))?;
                 count += some;
                 reads += 1;
+                self.eyes.all[eye].has_been_read(some);
                 if some == 0 {
                     break;
                 }
@@ -82,7 +83,9 @@ impl Live<'_> {
         buffer: &mut Buffer,
     ) -> std::io::Result<usize> {
         let mut count = 0;
-        let watch = other.unwrap_or(&self.eyes.all[eye].watch);
+        let Some(watch) = other.or(self.eyes.all[eye].watch()) else {
+            return Ok(self.read_names(eye));
+        };
         let Some(events) = watch.read(buffer)? else {
             return Ok(0);
         };
@@ -101,13 +104,37 @@ impl Live<'_> {
         Ok(count)
     }
 
+    /// What happened where nobody is known to have done it.
+    fn read_names(&mut self, eye: usize) -> usize {
+        let (mut count, nobody) = (0, Arc::new(Attribution::none()));
+        while count < READS_IN_A_ROW
+            && let Some((path, what)) = self.eyes.all[eye].next_name(self.ways)
+        {
+            count += 1;
+            let is_held = !self.ways.rules.below_volatile(&path);
+            if is_held && !self.eyes.is_beneath_another(eye, &path) {
+                self.changed(path, change_of(what), what, &nobody);
+            }
+        }
+        if self.eyes.all[eye].has_lost_names() {
+            self.blind();
+        }
+        count
+    }
+
+    fn blind(&mut self) {
+        let (from, until) = (self.all_seen, now());
+        (self.around.tell)(Told::Blind { from, until });
+    }
+
     fn take(&mut self, eye: usize, event: Event<'_>) {
         if event.is_overflow() {
-            let (from, until) = (self.all_seen, now());
             // What is ignored may be held by now, without a word about that.
             self.is_to_renew = true;
-            return (self.around.tell)(Told::Blind { from, until });
+            self.eyes.all[eye].has_lost();
+            return self.blind();
         }
+        self.eyes.all[eye].follow(&event, self.ways);
         if event.what.has(Mask::FS_ERROR) {
             tracing::warn!(fault = ?event.fault, "a file system met an error");
             self.is_in_doubt = true;
@@ -122,62 +149,65 @@ impl Live<'_> {
                 .collect(),
         };
         if event.place.is_none() && event.from.is_none() && event.to.is_none() {
-            return self.nameless(eye, event);
+            return self.nameless(eye, event, None);
         }
-        let rules = self.around.order.baseline.manifest.rules();
-        let is_held = |at: &&At| !rules.below_volatile(&at.path);
+        let rules = self.ways.rules;
+        let is_held = |at: &&At| !at.is_free && !rules.below_volatile(&at.path);
         if event.what.has_any(Mask::RENAME.and(Mask::MOVED_TO))
             && event.what.has(Mask::ON_DIRECTORY)
             && places.iter().any(|at| is_held(&at))
         {
             self.is_to_renew = true;
         }
-        for at in places.iter().filter(|at| !is_held(at)) {
-            let parent = at.path.parent().unwrap_or_default();
-            let is_name = event.place.as_ref().is_none_or(|place| place.name != b".");
-            if is_name && !event.what.has_any(Mask::RENAME) && !rules.descend(&parent) {
-                self.eyes.all[eye].ignore(&at.directory);
-            }
+        if !event.what.has_any(Mask::RENAME) {
+            let free = places.iter().filter(|at| at.is_free);
+            free.filter_map(|at| at.directory.as_ref())
+                .for_each(|directory| self.eyes.all[eye].ignore(directory));
         }
         let change = change_of(event.what);
         let what = event.what;
-        let held: Vec<TreePath> = places
-            .into_iter()
-            .filter(|at| is_held(&at))
-            .map(|at| at.path)
-            .collect();
+        let (held, free): (Vec<At>, Vec<At>) = places.into_iter().partition(|at| is_held(&at));
         if held.is_empty() {
             // It may have another name that is.
             if event.what.has_any(OF_INODES) {
-                self.nameless(eye, event);
+                self.nameless(eye, event, free.into_iter().next());
             }
             return;
         }
         let by = self.actor(event.actor);
-        for path in held {
+        for At { path, .. } in held {
             self.changed(path, change, what, &by);
         }
     }
 
     /// Of an inode, and of no name that is held: its number of names is another one, or it was changed through a name that
     /// is gone, or is none of the image's.
-    fn nameless(&mut self, eye: usize, event: Event<'_>) {
-        let Some(object) = &event.object else { return };
-        let (stat, path) = match self.eyes.all[eye].find(object) {
-            Ok(Some(found)) => found,
-            Ok(None) => return,
-            Err(_) => return self.is_in_doubt = true,
+    fn nameless(&mut self, eye: usize, event: Event<'_>, at: Option<At>) {
+        let found = event
+            .object
+            .as_ref()
+            .map(|object| self.eyes.all[eye].find(object));
+        let (stat, path) = match (found, at) {
+            (Some(Ok(Some(found))), _) => found,
+            (Some(Err(_)), _) => return self.is_in_doubt = true,
+            // Where an inode cannot be opened, the name that it was changed through tells how many it has.
+            (
+                _,
+                Some(At {
+                    directory: None,
+                    path,
+                    ..
+                }),
+            ) => match self.ways.filesystems.look_up(&path) {
+                Ok(stat) => (stat, path),
+                Err(_) => return,
+            },
+            _ => return,
         };
         let is_it = |found: Stat| (found.dev, found.ino) == (stat.dev, stat.ino);
-        let is_held = !self
-            .around
-            .order
-            .baseline
-            .manifest
-            .rules()
-            .below_volatile(&path)
+        let is_held = !self.ways.rules.below_volatile(&path)
             && !self.eyes.is_beneath_another(eye, &path)
-            && self.filesystems.look_up(&path).is_ok_and(is_it);
+            && self.ways.filesystems.look_up(&path).is_ok_and(is_it);
         if is_held {
             // Whether its other names are as they should be, the look finds out.
             let (what, by) = (event.what, self.actor(event.actor));
@@ -195,7 +225,7 @@ impl Live<'_> {
 
     /// Where a name lies now; none where it is not the image's.
     fn at(&mut self, eye: usize, place: &Place<'_>) -> Option<At> {
-        match self.eyes.all[eye].locate(place) {
+        match self.eyes.all[eye].locate(place, self.ways) {
             Ok(found) => found.filter(|at| !self.eyes.is_beneath_another(eye, &at.path)),
             Err(error) => {
                 tracing::debug!(%error, "where an event happened cannot be told");
@@ -206,7 +236,7 @@ impl Live<'_> {
     }
 
     fn actor(&mut self, actor: Actor) -> Arc<Attribution> {
-        let (around, filesystems) = (self.around, self.filesystems);
+        let (around, filesystems) = (self.around, self.ways.filesystems);
         let in_image = |running: &Running| {
             let Some(path) = below_root(around, running.path()) else {
                 return false;
