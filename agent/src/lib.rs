@@ -11,6 +11,7 @@
 //! - [`run`]: the daemon, around [`sentinel`], a pure state machine. It scans, reports through [`spool`] and [`client`],
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
 //! - [`watch`]: what happens between scans: events to who did it, and to what has become of just these paths.
+//! - [`sweep`]: what no event tells: what runs, what is mapped, what only some see mounted.
 //! - [`confine`]: no more rights than the work needs.
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember; `der`: what
 //!   `identity` and `client` read and write of certificates.
@@ -48,6 +49,7 @@ pub mod spool;
 pub mod state_files;
 pub mod status;
 pub mod supervise;
+pub mod sweep;
 pub mod watch;
 
 /// Threads that read and hash where nothing else is asked for: one a core.

@@ -7,6 +7,7 @@
 //! - [`link`]: the collector: who we are to it, and when to try again.
 //! - [`scanner`]: the thread that scans.
 //! - [`sight`]: what is seen between scans.
+//! - [`sweeper`]: the thread that looks at the processes.
 //! - [`first_boot`]: when what may change once may no longer change.
 //! - [`state`]: where the agent keeps what must outlive it, whatever the disk is like.
 //! - [`waiting`]: where an agent that is not enrolled waits for its token and its configuration.
@@ -19,6 +20,7 @@ mod link;
 mod scanner;
 mod sight;
 mod state;
+mod sweeper;
 mod waiting;
 mod watch;
 

@@ -23,6 +23,7 @@ mod health;
 mod looked;
 mod news;
 mod set;
+mod swept;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use drift::report::{
 use crate::clock::Now;
 use crate::config::{ProbeMode, Schedule};
 use crate::scan::Pass;
+use crate::sweep::Swept;
 use crate::watch::Sighting;
 use course::Courses;
 
@@ -92,6 +94,10 @@ pub enum Event {
     InDoubt,
     /// Nothing is watched any more, and this is why.
     WatchEnded(String),
+    /// A sweep of the processes ended.
+    Swept(Box<Swept>),
+    /// It could not, and this is why.
+    SweepFailed(String),
     /// The collector has this report of this run.
     Acknowledged(Verdict),
     /// The collector has a report of an earlier run, and this is what it makes of us.
@@ -142,6 +148,8 @@ pub enum Action {
     Mention(Box<Report>),
     /// Start a pass.
     Scan(Pass),
+    /// Sweep the processes. Of these files of the image it is known that they have other content.
+    Sweep(BTreeSet<TreePath>),
     /// Answer the health probe so.
     Probe(Health),
 }
@@ -260,6 +268,8 @@ impl Sentinel {
             Event::Blind { from, until } => self.blind(from, until, now),
             Event::InDoubt => self.reconcile(now),
             Event::WatchEnded(reason) => self.watch_ended(reason),
+            Event::Swept(swept) => self.swept(*swept, now, act),
+            Event::SweepFailed(reason) => self.courses.processes.fail(reason, now.uptime),
             Event::Acknowledged(verdict) => {
                 self.listen(&verdict, now);
                 let asked = verdict.resend_all && verdict.acknowledged >= self.whole_sequence;
@@ -409,6 +419,10 @@ impl Sentinel {
                 self.courses.of(pass).begin(now.uptime);
                 act(Action::Scan(pass));
             }
+        }
+        if self.sweep_is_due(now.uptime) {
+            self.courses.processes.begin(now.uptime);
+            act(Action::Sweep(self.drifted_files()));
         }
         self.tell_news_in_time(now, act);
         if self

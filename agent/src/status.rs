@@ -277,6 +277,7 @@ fn for_people(status: &Status) -> String {
         ("full scan", ago(&coverage.seen)),
         ("quick scan", ago(&coverage.quick)),
         ("disk sweep", ago(&coverage.disk)),
+        ("processes", swept(coverage.processes.as_ref())),
         (
             "verified",
             format!(
@@ -316,6 +317,19 @@ fn for_people(status: &Status) -> String {
     rows.iter()
         .map(|(name, value)| format!("{name:<12} {}\n", drift::escape(value.as_bytes())))
         .collect()
+}
+
+fn swept(record: Option<&drift::coverage::ProcessSweep>) -> String {
+    record.map_or("never swept".to_owned(), |record| {
+        format!(
+            "swept {} s ago, {} in {} ms, {} of containers; {} programs started in containers",
+            record.age_seconds,
+            record.processes,
+            record.took_milliseconds,
+            record.containers,
+            record.container_starts
+        )
+    })
 }
 
 fn date(seconds: i64) -> String {

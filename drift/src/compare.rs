@@ -20,7 +20,9 @@ pub use disk::judge_disk;
 pub use judgement::{Expectation, is_as_expected, judge, judge_cover, judge_missing, judge_unread};
 pub use links::{LinkGroups, Settled};
 pub use merge::{Merge, Met};
-pub use passing::{judge_execution, judge_passing};
+pub use passing::{
+    Code, Stray, judge_code, judge_execution, judge_hidden_cover, judge_module, judge_passing,
+};
 
 use crate::entry::Entry;
 

@@ -20,6 +20,9 @@ pub struct Coverage {
     /// The last finished disk sweep, which reads around the page cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<ScanRecord>,
+    /// The last finished sweep of the processes, which finds what no event tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessSweep>,
     /// What could not be verified, at most [`Coverage::MAX_GAPS`], in path order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
@@ -40,6 +43,61 @@ pub struct Coverage {
     /// [`Coverage::MAX_VERITY_ROOTS`]; `None` before the first pass, and where that could not be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verity_roots: Option<Vec<VerityRoot>>,
+}
+
+/// One finished sweep of the processes: what they run, have mapped, and see mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessSweep {
+    /// Seconds since it began, by `CLOCK_BOOTTIME`.
+    pub age_seconds: u64,
+    /// How long it took, in milliseconds.
+    pub took_milliseconds: u64,
+    /// Processes that were looked at; the kernel's own threads are none.
+    pub processes: u64,
+    /// Of these, those whose root is not the image's: containers, and what has changed its root.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub containers: u64,
+    /// Programs that the watch saw containers start, since it began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub container_starts: u64,
+    /// Processes, or mount namespaces, that could not be looked at.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread: u64,
+    /// Mount namespaces beside the image's own that were looked at.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub namespaces: u64,
+    /// Files of the image that processes have mapped for writing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mapped: u64,
+    /// The first of these, in path order: at most [`ProcessSweep::MAX_MAPPED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapped_paths: Vec<TreePath>,
+}
+
+impl ProcessSweep {
+    /// A report names so many files that are mapped for writing.
+    pub const MAX_MAPPED: usize = 8;
+
+    /// What it could not see, a sentence each.
+    pub fn limits(&self) -> impl Iterator<Item = String> + use<> {
+        let unread = (self.unread > 0).then(|| {
+            format!(
+                "the last sweep of the processes could not look at {} of them",
+                self.unread
+            )
+        });
+        let first = self.mapped_paths.first().map_or(String::new(), |path| {
+            let others = if self.mapped > 1 { ", …" } else { "" };
+            format!(" ({path}{others})")
+        });
+        let mapped = (self.mapped > 0).then(|| {
+            format!(
+                "processes have {} files of the image mapped for writing{first}: no event tells what they store there",
+                self.mapped
+            )
+        });
+        unread.into_iter().chain(mapped)
+    }
 }
 
 /// A file system that is mounted straight from a dm-verity device, as the kernel says.

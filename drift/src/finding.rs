@@ -150,6 +150,9 @@ impl Drift {
     /// The sentence of a moment: a program that the image does not contain.
     pub const STARTED: &str = "started, and not a program of the image";
 
+    /// The sentence of a moment: a kernel module that the image does not contain.
+    pub const MODULE: &str = "a loaded kernel module that no file of the image brings";
+
     /// Whether only a sweep of the disk sees it.
     pub fn is_on_disk_alone(&self) -> bool {
         self.detail.as_deref() == Some(Drift::ON_DISK_ALONE)

@@ -74,6 +74,8 @@ pub struct Schedule {
     pub quick: Duration,
     /// From the end of one sweep of the disk to the start of the next; none: never.
     pub disk: Option<Duration>,
+    /// From one sweep of the processes to the next; none: never.
+    pub processes: Option<Duration>,
     /// A pass that would take longer is paced no more.
     pub finish: Duration,
 }
@@ -110,6 +112,7 @@ const CLOUD_ID_FILE: &str = "/run/driftmark/cloud-id";
 /// The longest name of a fleet that a collector has.
 const MAX_FLEET_BYTES: usize = 64;
 const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_secs(60);
 /// More often than this is a busy loop.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Rarer than this is never.
@@ -156,11 +159,8 @@ impl Config {
                 quick: scan
                     .quick_interval
                     .map_or(Duration::from_secs(300), |interval| interval.0),
-                disk: match scan.disk_interval {
-                    None => Some(7 * DAY),
-                    Some(Every::Never) => None,
-                    Some(Every::Interval(interval)) => Some(interval.0),
-                },
+                disk: every(scan.disk_interval, 7 * DAY),
+                processes: every(scan.process_interval, MINUTE),
                 finish: scan
                     .finish_within
                     .map_or(Duration::from_secs(1800), |interval| interval.0),
@@ -235,6 +235,10 @@ impl Config {
             ("scan.full-interval", self.schedule.full),
             ("scan.quick-interval", self.schedule.quick),
             ("scan.disk-interval", self.schedule.disk.unwrap_or(DAY)),
+            (
+                "scan.process-interval",
+                self.schedule.processes.unwrap_or(DAY),
+            ),
             ("scan.finish-within", self.schedule.finish),
         ] {
             refuse_unless(
@@ -332,11 +336,10 @@ impl Config {
             ("root", one(&self.root)),
             ("scan.full-interval", format!("{:?}", self.schedule.full)),
             ("scan.quick-interval", format!("{:?}", self.schedule.quick)),
+            ("scan.disk-interval", interval_or_off(self.schedule.disk)),
             (
-                "scan.disk-interval",
-                self.schedule
-                    .disk
-                    .map_or("off".into(), |interval| format!("{interval:?}")),
+                "scan.process-interval",
+                interval_or_off(self.schedule.processes),
             ),
             ("scan.finish-within", format!("{:?}", self.schedule.finish)),
             (
@@ -416,6 +419,18 @@ fn image(written: ImageFiles) -> Image {
             .unwrap_or_else(|| vec!["/usr/lib/driftmark/trust.d".into()]),
         manifest,
     }
+}
+
+fn every(written: Option<Every>, default: Duration) -> Option<Duration> {
+    match written {
+        None => Some(default),
+        Some(Every::Never) => None,
+        Some(Every::Interval(interval)) => Some(interval.0),
+    }
+}
+
+fn interval_or_off(interval: Option<Duration>) -> String {
+    interval.map_or("off".into(), |interval| format!("{interval:?}"))
 }
 
 fn refuse_unless(

@@ -190,6 +190,10 @@ section! {
         /// `disk-interval`: from the end of one sweep of the disk to the start of the next, or `off`. It reads every file
         /// around the page cache. Default `7d`; what only a sweep can see is looked at again after `full-interval`.
         disk_interval: Every = "7d",
+        /// `process-interval`: from one sweep of the processes to the next, or `off`. It finds what no event tells: programs
+        /// that run from deleted files or from memory, files that are mapped for writing, mounts that only some processes
+        /// see, kernel modules that are not the image's. Default `1m`.
+        process_interval: Every = "1m",
         /// `finish-within`: a scan that would take longer than this is held back less and less. Together with the
         /// intervals it bounds how old a verification gets. Default `30m`; the first full scan has 2 minutes.
         finish_within: Interval = "30m",

@@ -2,6 +2,7 @@
 
 mod exchange;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use drift::report::{AgentBuild, Report, RunId};
@@ -14,6 +15,7 @@ use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
 use super::sight::{Sight, Word};
 use super::state::{MAX_VOLATILE_SPOOL_BYTES, StateDirectory};
+use super::sweeper::{Sweeping, Sweeps};
 use super::waiting::Waiting;
 use super::{Ended, RunError, Sources, boot_id};
 use crate::clock::{Now, StepDetector, TlsClock};
@@ -43,7 +45,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
-    let (mut daemon, mut said, mut told) = Daemon::start(config)?;
+    let (mut daemon, mut said, mut told, mut swept) = Daemon::start(config)?;
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
     let (changed, mut changes) = mpsc::channel(1);
@@ -69,6 +71,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
                     daemon.step(event, Now::read());
                 }
             }
+            Some(sweeping) = swept.recv() => daemon.swept(sweeping),
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(SETTLE).await;
@@ -100,7 +103,12 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
 }
 
 /// What begins with it, and what it hears from.
-type Started = (Daemon, mpsc::Receiver<Said>, mpsc::Receiver<Word>);
+type Started = (
+    Daemon,
+    mpsc::Receiver<Said>,
+    mpsc::Receiver<Word>,
+    mpsc::Receiver<Sweeping>,
+);
 
 struct Daemon {
     config: Config,
@@ -119,6 +127,7 @@ struct Daemon {
     mention: Option<(Name, Vec<u8>)>,
     scanner: Scanner,
     sight: Sight,
+    sweeps: Sweeps,
     first_boot: FirstBoot,
     health: watch::Sender<Health>,
     supervisor: Supervisor,
@@ -168,6 +177,7 @@ impl Daemon {
         }
         let (scanner, said) = Scanner::start(&config, state.path()).map_err(RunError::Runtime)?;
         let (sight, told) = Sight::new(&config);
+        let (sweeps, swept) = Sweeps::start(&config).map_err(RunError::Runtime)?;
         let setup = Setup {
             run,
             previous_run,
@@ -189,6 +199,7 @@ impl Daemon {
             mention: None,
             scanner,
             sight,
+            sweeps,
             first_boot: FirstBoot::open(state.path(), config.first_boot_window, now.uptime),
             state,
             disk_tried: now.uptime,
@@ -207,7 +218,7 @@ impl Daemon {
             clock,
             config,
         };
-        Ok((daemon, said, told))
+        Ok((daemon, said, told, swept))
     }
 
     /// Starts the probe and the status socket. An agent that cannot have them still verifies and reports.
@@ -292,11 +303,12 @@ impl Daemon {
                 spool,
                 mention,
                 scanner,
+                sweeps,
                 first_boot,
                 health,
                 ..
             } = self;
-            let mut dropped = Dropped::default();
+            let (mut dropped, mut is_swept) = (Dropped::default(), true);
             sentinel.step(event, now, &mut |action| match action {
                 Action::Keep(report) => {
                     // What waits has a lower number than this, and says less.
@@ -311,6 +323,7 @@ impl Daemon {
                     let holds = first_boot.is_over(now.uptime);
                     scanner.order(pass, holds, now.uptime);
                 }
+                Action::Sweep(drifted) => is_swept = sweeps.order(drifted),
                 Action::Probe(answer) => {
                     tracing::info!(
                         healthy = answer.healthy,
@@ -321,6 +334,10 @@ impl Daemon {
                 }
             });
             events.extend(self.lost(dropped));
+            if !is_swept {
+                let reason = "there is nothing to hold them against".to_owned();
+                events.push(Event::SweepFailed(reason));
+            }
         }
     }
 
@@ -358,6 +375,7 @@ impl Daemon {
                     "the manifest verified"
                 );
                 self.step(Event::BaselineOpened(image), now);
+                self.sweeps.baseline = Some(Arc::clone(&baseline));
                 if let Some(event) = self.sight.watch(baseline) {
                     self.step(event, now);
                 }
@@ -365,6 +383,7 @@ impl Daemon {
             Said::Refused(reason) => {
                 self.knows_image = true;
                 self.sight.rest();
+                self.sweeps.baseline = None;
                 self.scanner.rests(Pass::Full);
                 if self.sentinel.unverifiable() != Some(&reason) {
                     tracing::error!(reason, "this instance cannot be verified");
@@ -389,6 +408,27 @@ impl Daemon {
                 self.step(Event::ScanFailed(pass, reason), now);
             }
         }
+    }
+
+    fn swept(&mut self, sweeping: Sweeping) {
+        let event = match sweeping {
+            Ok(mut swept) => {
+                swept.record.container_starts = self.sight.container_starts();
+                swept.moments.retain(|drift| !self.sight.has_told(drift));
+                for drift in &swept.moments {
+                    let path = drift.path.to_string();
+                    let detail = drift.detail.as_deref();
+                    tracing::warn!(path, detail, "the sweep of the processes found drift");
+                }
+                self.sight.look_at(std::mem::take(&mut swept.mapped));
+                Event::Swept(swept)
+            }
+            Err(reason) => {
+                tracing::error!(reason, "the processes were not swept");
+                Event::SweepFailed(reason)
+            }
+        };
+        self.step(event, Now::read());
     }
 
     fn status(&self) -> Status {

@@ -1,9 +1,13 @@
 //! Receives the manifest that holds; keeps a watch on what it holds, and hands on what that tells.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use drift::Blake3;
+use drift::attribution::Attribution;
+use drift::compare::{Code, Stray, judge_code};
+use drift::finding::Drift;
+use drift::{Blake3, TreePath};
 use tokio::sync::mpsc;
 
 use crate::baseline::Baseline;
@@ -24,7 +28,12 @@ pub(super) struct Sight {
     now: Option<(Blake3, LiveWatch)>,
     /// How many have begun: what one before still had to say is about another manifest.
     number: u64,
+    /// Programs that are not the image's, and were told of when they were started.
+    started: BTreeSet<TreePath>,
 }
+
+/// More programs than this are told again by a sweep.
+const MOST_STARTED: usize = 256;
 
 /// What a watch tells, and which one.
 pub(super) type Word = (u64, Told);
@@ -43,6 +52,7 @@ impl Sight {
             told,
             now: None,
             number: 0,
+            started: BTreeSet::new(),
         };
         (sight, hearing)
     }
@@ -83,6 +93,25 @@ impl Sight {
         self.now = None;
     }
 
+    /// Has these looked at, as changed by whoever is named.
+    pub(super) fn look_at(&self, paths: BTreeMap<TreePath, Arc<Attribution>>) {
+        if let Some((_, watch)) = self.now.as_ref().filter(|_| !paths.is_empty()) {
+            watch.look_at(paths);
+        }
+    }
+
+    /// Whether the watch told of this already: that a program runs which it saw being started.
+    pub(super) fn has_told(&self, drift: &Drift) -> bool {
+        let is_it = || judge_code(&drift.path, Code::Program, Stray::Foreign).id() == drift.id();
+        self.started.contains(&drift.path) && is_it()
+    }
+
+    /// How many programs containers were seen to start, by the watch that there is.
+    pub(super) fn container_starts(&self) -> u64 {
+        let watch = self.now.as_ref().map(|(_, watch)| watch);
+        watch.map_or(0, LiveWatch::container_starts)
+    }
+
     /// What the sentinel makes of what is told; the log has what somebody should know.
     pub(super) fn hear(&mut self, (number, told): Word) -> Option<Event> {
         if self.now.is_none() || number != self.number {
@@ -112,6 +141,10 @@ impl Sight {
                 Event::Blind { from, until }
             }
             Told::Executed(drift) => {
+                if self.started.len() >= MOST_STARTED {
+                    self.started.clear();
+                }
+                self.started.insert(drift.path.clone());
                 let path = drift.path.to_string();
                 tracing::warn!(
                     path,

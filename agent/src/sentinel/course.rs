@@ -10,6 +10,7 @@ pub(super) struct Courses {
     pub(super) full: Course,
     pub(super) quick: Course,
     pub(super) disk: Course,
+    pub(super) processes: Course,
 }
 
 /// How it stands with one kind. All times are since boot.

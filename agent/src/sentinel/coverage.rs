@@ -66,6 +66,7 @@ impl Sentinel {
         let all = failures.into_iter().flatten().chain(overflow).chain(own);
         let all = all.chain(swept).chain(late).chain(self.watch_limits());
         coverage.limits.extend(all);
+        self.cover_processes(&mut coverage, now);
         let mut coverage = coverage.noted();
         coverage.notes.extend(self.watch_note());
         coverage
@@ -84,6 +85,7 @@ impl Sentinel {
         latest.seen = latest.seen.take().or(before.seen);
         latest.quick = latest.quick.take().or(before.quick);
         latest.disk = latest.disk.take().or(before.disk);
+        latest.processes = before.processes;
         let course = self.courses.of(outcome.pass);
         course.end(now.uptime);
         course.ended.map_or(now.uptime, |span| span.began)

@@ -11,6 +11,7 @@ use replay::Collector;
 mod beside;
 mod disk;
 mod replay;
+mod swept;
 mod watched;
 
 fn drift(name: &str) -> Drift {
@@ -59,6 +60,7 @@ fn sentinel_of(run: u8, previous: Option<u8>, probe_mode: ProbeMode) -> Sentinel
         schedule: Schedule {
             full: Duration::from_secs(86_400),
             quick: Duration::from_secs(300),
+            processes: Some(Duration::from_secs(60)),
             disk: Some(Duration::from_secs(7 * 86_400)),
             finish: Duration::from_secs(1800),
         },

@@ -23,8 +23,8 @@ use drift::attribution::{
 use driftmark_kernel::fanotify::{Actor, NoPidfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use process::Directory;
 pub use process::Running;
+pub(crate) use process::{DELETED, Directory};
 use programs::Programs;
 pub(crate) use programs::is_loader;
 pub use redaction::{CommandLine, redacted};
@@ -126,6 +126,30 @@ impl Witness {
         }
     }
 
+    /// Whether a process sees another root than this one; none where that is not told.
+    pub(crate) fn is_elsewhere(&self, directory: &Directory) -> Option<bool> {
+        directory.root().map(|root| root != self.root)
+    }
+
+    /// Who a process is that is not asked after for what it did, but was found. By its directory alone, which was opened
+    /// before: all of this is of one process.
+    pub(crate) fn found(
+        &self,
+        pid: u32,
+        directory: &Directory,
+        in_image: impl Fn(&Running) -> bool,
+    ) -> Attribution {
+        let read = self.describe(directory, in_image);
+        let confidence = match read.started_milliseconds {
+            Some(_) => Confidence::Certain,
+            None => Confidence::Exited,
+        };
+        Attribution {
+            confidence,
+            process: Some(Process { pid, ..read }),
+        }
+    }
+
     fn describe(&self, of: &Directory, in_image: impl Fn(&Running) -> bool) -> Process {
         let stat = of.stat();
         let cgroup = of.cgroup();
@@ -170,6 +194,16 @@ impl Witness {
             ancestors: stat.map_or_else(Vec::new, |stat| ancestors(&stat)),
         }
     }
+}
+
+/// Whether a control group is one that a container runtime made.
+pub(crate) fn is_known_container(cgroup: &[u8]) -> bool {
+    cgroup::container_of(cgroup).is_some()
+}
+
+/// The unit of the system's service manager that a control group is in.
+pub(crate) fn unit_of(cgroup: &[u8]) -> Option<&[u8]> {
+    cgroup::unit_of(cgroup)
 }
 
 /// Whether it runs another program than the last one that it was seen to start before its event.

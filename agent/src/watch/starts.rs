@@ -149,7 +149,14 @@ impl Starts {
 
 /// Programs that are not the image's, and were told of lately: one that is started again and again is told of now and then.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(HashMap<TreePath, Duration>);
+pub(super) struct Strangers(HashMap<TreePath, Stranger>);
+
+#[derive(Debug)]
+struct Stranger {
+    last_told: Duration,
+    /// It is a container's: counted, and not told.
+    is_contained: bool,
+}
 
 impl Strangers {
     /// Somebody may make a new one for each start: then all are told anew, and what is told is bounded elsewhere.
@@ -159,14 +166,32 @@ impl Strangers {
     /// Whether one that is started now is to be told of.
     pub(super) fn is_news(&mut self, path: &TreePath, now: Duration) -> bool {
         let told = self.0.get(path);
-        if told.is_some_and(|told| now.saturating_sub(*told) < Strangers::QUIET) {
+        if told.is_some_and(|told| now.saturating_sub(told.last_told) < Strangers::QUIET) {
             return false;
         }
         if self.0.len() >= Strangers::MOST {
             self.0.clear();
         }
-        self.0.insert(path.clone(), now);
+        let stranger = Stranger {
+            last_told: now,
+            is_contained: false,
+        };
+        self.0.insert(path.clone(), stranger);
         true
+    }
+
+    /// It turned out to be a container's.
+    pub(super) fn contained(&mut self, path: &TreePath) {
+        if let Some(stranger) = self.0.get_mut(path) {
+            stranger.is_contained = true;
+        }
+    }
+
+    /// Whether it was a container's when it was last looked at.
+    pub(super) fn is_contained(&self, path: &TreePath) -> bool {
+        self.0
+            .get(path)
+            .is_some_and(|stranger| stranger.is_contained)
     }
 }
 

@@ -37,7 +37,7 @@ impl Instance {
         std::fs::write(instance.path("token"), token).unwrap();
         let config = format!(
             "root = \"{home}/root\"\nstate-directory = \"{home}/state\"\nstatus-socket = \"{home}/agent.sock\"\n\
-             [enroll]\ntoken-file = \"{home}/token\"\n[scan]\nquick-interval = \"1s\"\nfirst-boot-window = \"0s\"\n\
+             [enroll]\ntoken-file = \"{home}/token\"\n[scan]\nquick-interval = \"1s\"\nprocess-interval = \"off\"\nfirst-boot-window = \"0s\"\n\
              [image]\nmanifest = \"{home}/image/image.manifest\"\ntrust = [\"{home}/keys/driftmark.pub\"]\n\
              [probe]\nlisten = \"{probe}\"\n",
             home = instance.home.path().display(),

@@ -164,3 +164,43 @@ fn as_little_is_told_as_is_configured() {
             .all(|report| report.moments.is_empty())
     );
 }
+
+#[test]
+fn what_no_event_tells_is_reported_by_a_sweep_of_the_processes_and_its_age_is_said() {
+    let collector = Loopback::start();
+    let instance = Instance::new(&collector.token());
+    let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
+    let config = config.replace("process-interval = \"off\"", "process-interval = \"1s\"");
+    let config = config.replace("quick-interval = \"1s\"", "quick-interval = \"1h\"");
+    std::fs::write(instance.path("agent.toml"), config).unwrap();
+    instance.bake();
+    let running = instance.start();
+    eventually("a sweep", || {
+        let status = instance.try_status()?;
+        let processes = &status["coverage"]["processes"];
+        (processes["processes"].as_u64()? > 0 && processes["age_seconds"].as_u64()? < 30)
+            .then_some(())
+    });
+    let program = instance.path("root").join("etc/brought");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut runs = Command::new(&program).arg("1000").spawn().unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let told = collector.wait_for("what runs and is gone", |world| {
+        let mut moments = world.reports.iter().flat_map(|(report, _)| &report.moments);
+        let is_deleted = |detail: &String| detail.contains("the file was deleted");
+        moments
+            .find(|moment| moment.drift.detail.as_ref().is_some_and(is_deleted))
+            .cloned()
+    });
+    assert_eq!(told.drift.kind, DriftKind::Executed);
+    assert_eq!(told.drift.path.to_text(), "/etc/brought");
+    let by = told.drift.attribution.unwrap().process.unwrap();
+    assert_eq!(by.pid, runs.id());
+    collector.wait_for("the age in a report", |world| {
+        let (last, _) = world.reports.last()?;
+        last.coverage.processes.as_ref().map(|_| ())
+    });
+    runs.kill().unwrap();
+    runs.wait().unwrap();
+    assert_eq!(running.stop(), Some(0));
+}

@@ -10,4 +10,5 @@ mod idle;
 mod mutations;
 mod place;
 mod storms;
+mod swept;
 mod world;

@@ -204,7 +204,7 @@ fn runs(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn skip(what: &str) {
+pub(crate) fn skip(what: &str) {
     let is_allowed = std::env::var_os("DRIFTMARK_NO_SKIPPING").is_none();
     assert!(is_allowed, "it must not be skipped here: {what}");
     println!("skipped: {what}");

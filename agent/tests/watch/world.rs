@@ -18,6 +18,7 @@ use driftmark_agent::baseline::{Baseline, BaselinePaths};
 use driftmark_agent::keygen;
 use driftmark_agent::scan::look::Covering;
 use driftmark_agent::scan::{self, Pass, ScanRequest, Verified};
+use driftmark_agent::sweep::{SweepRequest, Sweeper, Swept};
 use driftmark_agent::watch::attribution::CommandLine;
 use driftmark_agent::watch::{LiveWatch, Order, Told};
 
@@ -47,7 +48,7 @@ pub(crate) struct World {
     pub(crate) limits: Vec<String>,
     baseline: Arc<Baseline>,
     told: Receiver<Told>,
-    _watch: LiveWatch,
+    watch: LiveWatch,
 }
 
 impl World {
@@ -98,7 +99,7 @@ impl World {
             limits: Vec::new(),
             baseline,
             told,
-            _watch: watch.unwrap(),
+            watch: watch.unwrap(),
         };
         match world.told.recv_timeout(SOON).unwrap() {
             Told::Watching { limits } => world.limits = limits,
@@ -111,6 +112,34 @@ impl World {
     /// Runs a script in the tree.
     pub(crate) fn sh(&self, script: &str) {
         sh(&self.root, script);
+    }
+
+    /// Sweeps the processes. Of the files that are named it is known that they are other than they should be.
+    pub(crate) fn sweep(&self, sweeper: &mut Sweeper, drifted: &[&str]) -> Swept {
+        let drifted = drifted
+            .iter()
+            .map(|path| TreePath::new(path.as_bytes()).unwrap());
+        let request = SweepRequest {
+            baseline: &self.baseline,
+            drifted: &drifted.collect(),
+        };
+        sweeper.sweep(request).unwrap()
+    }
+
+    /// As the daemon does after a sweep.
+    pub(crate) fn look_at(&self, swept: Swept) {
+        self.watch.look_at(swept.mapped);
+    }
+
+    pub(crate) fn container_starts(&self) -> u64 {
+        self.watch.container_starts()
+    }
+
+    /// Quick passes, one after the other: what is open after each.
+    pub(crate) fn quick(&self) -> impl FnMut(&World) -> Open + use<> {
+        let mut verified = Verified::default();
+        self.found(Pass::Full, &mut verified);
+        move |world| world.found(Pass::Quick, &mut verified)
     }
 
     /// Takes what is told until it comes to what a scan says.
@@ -189,10 +218,14 @@ impl World {
     }
 
     fn scanned(&self) -> Open {
+        self.found(Pass::Full, &mut Verified::default())
+    }
+
+    fn found(&self, pass: Pass, verified: &mut Verified) -> Open {
         let request = ScanRequest {
             baseline: &self.baseline,
             root: &self.root,
-            pass: Pass::Full,
+            pass,
             threads: 2,
             held_length: &|_| None,
             interrupt: &AtomicBool::new(false),
@@ -201,7 +234,7 @@ impl World {
             progress: &|_| {},
         };
         let mut open = Open::new();
-        scan::scan(&request, &mut Verified::default(), &mut |finding| {
+        scan::scan(&request, verified, &mut |finding| {
             if let Finding::Drift(found) = finding {
                 open.insert(found.drift.path.clone(), found.drift);
             }

@@ -307,7 +307,9 @@ fn ages(coverage: Option<&Value>) -> String {
         let ceiling = ceiling.map_or(String::new(), |ceiling| format!(" (at most {ceiling})"));
         Some(format!("{what} {oldest} s ago{ceiling}"))
     });
-    let told: Vec<String> = told.into_iter().flatten().collect();
+    let processes = coverage.and_then(|coverage| coverage["processes"]["age_seconds"].as_u64());
+    let processes = processes.map(|seconds| format!("processes {seconds} s ago"));
+    let told: Vec<String> = told.into_iter().flatten().chain(processes).collect();
     match told.is_empty() {
         true => "-".to_owned(),
         false => told.join(", "),

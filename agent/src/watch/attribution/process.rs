@@ -10,7 +10,7 @@ use drift::attribution::{Attribution, Origin};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 /// `/proc/PID`, open.
-pub(super) struct Directory(OwnedFd);
+pub(crate) struct Directory(OwnedFd);
 
 /// What of a process's `stat` is told.
 pub(super) struct Stat {
@@ -37,13 +37,18 @@ impl Running {
         }
     }
 
+    /// The same as the kernel tells it.
+    pub(crate) fn link(&self) -> &[u8] {
+        &self.link
+    }
+
     /// Device and inode: whether it is the file that is found at its path elsewhere. `None` where it may not be looked at.
     pub fn file(&self) -> Option<(u64, u64)> {
         self.file
     }
 
     /// What the kernel says by itself; [`Origin::Unknown`] where the file is one that can be looked up.
-    pub(super) fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         match self.path() {
             _ if self.is_linked => Origin::Unknown,
             path if path.starts_with(b"/memfd:") => Origin::Memory,
@@ -53,7 +58,7 @@ impl Running {
 }
 
 impl Directory {
-    pub(super) fn open(pid: u32) -> rustix::io::Result<Directory> {
+    pub(crate) fn open(pid: u32) -> rustix::io::Result<Directory> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = format!("/proc/{pid}");
         rustix::fs::openat(CWD, path, flags, Mode::empty()).map(Directory)
@@ -65,10 +70,18 @@ impl Directory {
 
     /// None where it has none, as the kernel's own threads, or where it has ended.
     pub(super) fn running(&self) -> Option<Running> {
-        let link = self.link("exe")?;
+        self.program().ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// `ENOENT` where it has none, `ESRCH` where it has ended, `EACCES` where that is not told.
+    pub(crate) fn program(&self) -> rustix::io::Result<Running> {
+        let link = rustix::fs::readlinkat(&self.0, "exe", Vec::new())?.into_bytes();
         let found = found_at(&self.0, "exe");
         let links = found.as_ref().and_then(|found| found.links);
-        Some(Running {
+        Ok(Running {
             // Without a look at it, the suffix has to do.
             is_linked: links.map_or(!link.ends_with(DELETED), |links| links > 0),
             file: found.map(|found| found.file),
@@ -88,8 +101,8 @@ impl Directory {
     }
 
     /// Device and inode of its root.
-    pub(super) fn root(&self) -> Option<(u64, u64)> {
-        found_at(&self.0, "root").map(|found| found.file)
+    pub(crate) fn root(&self) -> Option<(u64, u64)> {
+        self.file_behind("root")
     }
 
     /// The effective one.
@@ -109,17 +122,33 @@ impl Directory {
         (number != u32::MAX).then_some(number)
     }
 
-    pub(super) fn cgroup(&self) -> Option<Vec<u8>> {
+    pub(crate) fn cgroup(&self) -> Option<Vec<u8>> {
         super::cgroup::own(&self.read("cgroup", 16 * 1024)?).map(<[u8]>::to_vec)
     }
 
     fn read(&self, name: &str, most: usize) -> Option<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&self.0, name, flags, Mode::empty()).ok()?;
-        read_at_most(file.into(), most)
+        read_at_most(self.file(name).ok()?, most)
     }
 
-    fn link(&self, name: &str) -> Option<Vec<u8>> {
+    /// A file in it, open for reading.
+    pub(crate) fn file(&self, name: &str) -> rustix::io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(File::from)
+    }
+
+    /// Device and inode of what a link in it leads to, as far as its file system need not be asked.
+    pub(crate) fn file_behind(&self, name: &str) -> Option<(u64, u64)> {
+        found_at(&self.0, name).map(|found| found.file)
+    }
+
+    /// Whether a link in it may be written through, which says whether its file was opened for writing (`map_files`).
+    pub(crate) fn is_writable(&self, name: &str) -> bool {
+        let stat = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR))
+    }
+
+    /// Where a link in it leads, as the kernel spells it.
+    pub(crate) fn link(&self, name: &str) -> Option<Vec<u8>> {
         let target = rustix::fs::readlinkat(&self.0, name, Vec::new()).ok()?;
         Some(target.into_bytes())
     }
@@ -169,7 +198,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-const DELETED: &[u8] = b" (deleted)";
+pub(crate) const DELETED: &[u8] = b" (deleted)";
 /// What the kernel counts in towards programs (`USER_HZ`) is a hundredth of a second on every architecture of ours.
 const MILLISECONDS_A_TICK: u64 = 10;
 

@@ -1,6 +1,7 @@
 //! Events as they are read in; changes of paths, and who made them, out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use drift::TreePath;
 use drift::attribution::{Attribution, Origin};
@@ -256,7 +257,7 @@ impl Live<'_> {
             return;
         };
         let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
-        let mut strangers = Vec::new();
+        let mut strangers: Vec<(TreePath, Actor, u64)> = Vec::new();
         let read = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
             let inside = below_root(around, path);
@@ -267,9 +268,15 @@ impl Live<'_> {
                 _ => Origin::Foreign,
             };
             witness.ran(&actor, path, origin);
-            let stranger = inside.filter(|_| origin == Origin::Foreign);
-            if let Some(path) = stranger.filter(|path| self.strangers.is_news(path, now())) {
-                strangers.push((path, actor));
+            let Some(path) = inside.filter(|_| origin == Origin::Foreign) else {
+                return;
+            };
+            if self.strangers.is_news(&path, now()) {
+                strangers.push((path, actor, 1));
+            } else if self.strangers.is_contained(&path) {
+                around.container_starts.fetch_add(1, Ordering::Relaxed);
+            } else if let Some((_, _, count)) = strangers.iter_mut().find(|new| new.0 == path) {
+                *count += 1;
             }
         });
         match read {
@@ -280,16 +287,20 @@ impl Live<'_> {
                 self.starts = None;
             }
         }
-        for (path, actor) in strangers {
-            self.executed(&path, actor);
+        for (path, actor, count) in strangers {
+            self.executed(&path, actor, count);
         }
     }
 
-    /// Tells of a program that is not the image's. What a container runs is its own image's.
-    fn executed(&mut self, path: &TreePath, actor: Actor) {
+    /// Tells of a program that is not the image's, and was started so many times. What a container runs is its own image's:
+    /// that is counted.
+    fn executed(&mut self, path: &TreePath, actor: Actor, count: u64) {
         let by = self.actor(actor);
         let container = by.process.as_ref().and_then(|by| by.container.as_ref());
         if container.is_some_and(|container| container.runtime.is_some()) {
+            let starts = &self.around.container_starts;
+            starts.fetch_add(count, Ordering::Relaxed);
+            self.strangers.contained(path);
             return;
         }
         let drift = Drift {
