@@ -64,13 +64,14 @@ impl Witness {
     /// A process has opened `program` to run it ([`driftmark_kernel::fanotify::Mask::OPEN_EXEC`]): its absolute path, and
     /// whether the image contains it.
     pub fn ran(&mut self, actor: &Actor, program: &[u8], origin: Origin) {
-        let looked = Directory::open(actor.pid).ok();
-        let stat = looked.as_ref().and_then(Directory::stat);
-        let is_it = actor
-            .pidfd
-            .as_ref()
-            .is_ok_and(|pidfd| matches!(state(pidfd), State::Alive | State::Ended));
-        let started = stat.filter(|_| is_it).map(|stat| stat.started_milliseconds);
+        let started = || {
+            let stat = Directory::open(actor.pid).ok()?.stat();
+            let is_it = actor
+                .pidfd
+                .as_ref()
+                .is_ok_and(|pidfd| matches!(state(pidfd), State::Alive | State::Ended));
+            stat.filter(|_| is_it).map(|stat| stat.started_milliseconds)
+        };
         self.programs.ran(actor.pid, started, program, origin);
     }
 

@@ -2,6 +2,7 @@
 
 mod events;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::actors::{Actors, Touch, Touches};
 use super::attribution::{CommandLine, Witness};
 use super::eyes::{Eyes, Opening, Ways};
+use super::in_image::InImage;
 use super::looking::{Gaze, Sighting};
 use super::settle::{Change, Settle};
 use super::starts::{Starts, Strangers};
@@ -198,6 +200,7 @@ struct Live<'a> {
     /// What was read of them.
     started: Buffer,
     strangers: Strangers,
+    programs: RefCell<InImage>,
     witness: Witness,
     actors: Actors,
     touches: Touches,
@@ -257,6 +260,7 @@ impl Around {
             starts,
             started: Buffer::default(),
             strangers: Strangers::default(),
+            programs: RefCell::default(),
             witness,
             actors: Actors::default(),
             touches: Touches::default(),

@@ -28,7 +28,14 @@ impl Programs {
     /// ([`Attribution::MAX_TEXT_BYTES`]).
     const MOST: usize = 2048;
 
-    pub(super) fn ran(&mut self, pid: u32, started: Option<u64>, path: &[u8], origin: Origin) {
+    /// `started` asks when the process started, which is asked of no loader.
+    pub(super) fn ran(
+        &mut self,
+        pid: u32,
+        started: impl FnOnce() -> Option<u64>,
+        path: &[u8],
+        origin: Origin,
+    ) {
         // The kernel opens it behind the program, and it is not what `/proc/PID/exe` says then. Only the image's: anybody
         // may call a program that.
         if origin == Origin::Image && is_loader(path) {
@@ -37,7 +44,7 @@ impl Programs {
         self.count += 1;
         let last = Last {
             number: self.count,
-            started,
+            started: started(),
             program: Executable {
                 path: shown(path, Attribution::MAX_TEXT_BYTES),
                 origin,
@@ -93,7 +100,7 @@ mod tests {
             "/lib64/ld-linux-x86-64.so.2",
             "/lib/ld-musl-x86_64.so.1",
         ] {
-            programs.ran(7, Some(1), path.as_bytes(), Origin::Image);
+            programs.ran(7, || Some(1), path.as_bytes(), Origin::Image);
         }
         let path = |found: Option<&Executable>| found.map(|program| program.path.clone());
         assert_eq!(path(programs.of(7, Some(1))), Some("/usr/bin/tee".into()));
@@ -104,7 +111,7 @@ mod tests {
             "another process has the number"
         );
         assert_eq!(path(programs.of(8, None)), None);
-        programs.ran(9, None, b"/bin/sh", Origin::Image);
+        programs.ran(9, || None, b"/bin/sh", Origin::Image);
         assert_eq!(path(programs.of(9, None)), Some("/bin/sh".into()));
         assert_eq!(path(programs.of(9, Some(1))), None, "it may be another's");
         assert!(!is_loader(b"/usr/bin/ldd") && !is_loader(b"/usr/bin/ld"));
@@ -115,8 +122,8 @@ mod tests {
         let mut programs = Programs::default();
         let foreign = "/tmp/ld-evil.so";
         for origin in [Origin::Foreign, Origin::Unknown, Origin::Image] {
-            programs.ran(7, Some(1), b"/bin/sh", Origin::Image);
-            programs.ran(7, Some(1), foreign.as_bytes(), origin);
+            programs.ran(7, || Some(1), b"/bin/sh", Origin::Image);
+            programs.ran(7, || Some(1), foreign.as_bytes(), origin);
             let found = programs.of(7, Some(1)).map(|program| &*program.path);
             let is_told = found == Some(foreign);
             assert_eq!(is_told, origin != Origin::Image, "{origin:?}");
@@ -127,12 +134,12 @@ mod tests {
     fn it_remembers_no_more_than_it_may() {
         let mut programs = Programs::default();
         for pid in 0..3 * Programs::MOST as u32 {
-            programs.ran(pid % 5000, Some(1), b"/bin/true", Origin::Foreign);
+            programs.ran(pid % 5000, || Some(1), b"/bin/true", Origin::Foreign);
             assert!(programs.order.len() <= Programs::MOST);
             assert!(programs.by_process.len() <= Programs::MOST);
         }
         for _ in 0..2 * Programs::MOST {
-            programs.ran(1, Some(1), b"/bin/true", Origin::Foreign);
+            programs.ran(1, || Some(1), b"/bin/true", Origin::Foreign);
         }
         assert_eq!(programs.by_process.len(), 1);
     }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use drift::TreePath;
 use drift::attribution::{Attribution, Origin};
 use drift::compare::judge_execution;
-use drift::entry::Kind;
 use drift::finding::Drift;
 use driftmark_kernel::fanotify::{Actor, Buffer, Event, Mask, Place, Watch};
 use driftmark_kernel::{FileKind, Stat};
@@ -237,7 +236,8 @@ impl Live<'_> {
     }
 
     fn actor(&mut self, actor: Actor) -> Arc<Attribution> {
-        let (around, filesystems) = (self.around, self.ways.filesystems);
+        let (around, programs) = (self.around, &self.programs);
+        let filesystems = self.ways.filesystems;
         let in_image = |running: &Running| {
             let Some(path) = below_root(around, running.path()) else {
                 return false;
@@ -246,7 +246,8 @@ impl Live<'_> {
                 let (major, minor) = stat.dev;
                 (rustix::fs::makedev(major, minor), stat.ino)
             });
-            found.is_some() && found == running.file() && is_program(around, &path)
+            let is_it = found.is_some() && found == running.file();
+            is_it && programs.borrow_mut().has(&around.order.baseline, &path)
         };
         self.actors.tell(&self.witness, actor, now(), in_image)
     }
@@ -258,11 +259,12 @@ impl Live<'_> {
         };
         let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
         let mut strangers: Vec<(TreePath, Actor, u64)> = Vec::new();
+        let programs = self.programs.get_mut();
         let read = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
             let inside = below_root(around, path);
             let origin = match &inside {
-                Some(path) if is_program(around, path) => Origin::Image,
+                Some(path) if programs.has(&around.order.baseline, path) => Origin::Image,
                 // Beside a tree that is not this host's own: its loaders are the host's.
                 None if is_loader(path) => return,
                 _ => Origin::Foreign,
@@ -317,12 +319,6 @@ fn below_root(around: &super::Around, path: &[u8]) -> Option<TreePath> {
     let root = root.strip_suffix(b"/").unwrap_or(root);
     let path = path.strip_prefix(root)?;
     path.starts_with(b"/").then(|| TreePath::new(path).ok())?
-}
-
-/// Whether the image has a file at this path.
-fn is_program(around: &super::Around, path: &TreePath) -> bool {
-    let entry = around.order.baseline.manifest.lookup(path);
-    matches!(entry, Ok(Some(entry)) if entry.node.kind() == Kind::File)
 }
 
 /// What an event makes of a name.
