@@ -11,4 +11,5 @@ mod mutations;
 mod place;
 mod storms;
 mod swept;
+mod ways;
 mod world;
