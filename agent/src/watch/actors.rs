@@ -22,6 +22,9 @@ pub(super) struct Touch {
     pub(super) by: Option<Arc<Attribution>>,
 }
 
+/// After this the content is somebody's.
+const WRITTEN: Mask = Mask::MODIFY.and(Mask::CREATE);
+
 /// Processes that did something lately.
 #[derive(Debug, Default)]
 pub(super) struct Actors(HashMap<u32, Known>);
@@ -94,8 +97,11 @@ impl Touches {
 
     pub(super) fn note(&mut self, path: &TreePath, what: Mask, by: &Arc<Attribution>) {
         if let Some(touch) = self.0.get_mut(path) {
+            // Whoever closes it last may have done nothing but inherit it: a program that is started meanwhile, say.
+            if what != Mask::CLOSE_WRITE || !touch.what.has_any(WRITTEN) {
+                touch.by = Some(Arc::clone(by));
+            }
             touch.what = touch.what.and(what);
-            touch.by = Some(Arc::clone(by));
         } else if self.0.len() < Touches::MOST {
             let by = Some(Arc::clone(by));
             self.0.insert(path.clone(), Touch { what, by });
@@ -120,5 +126,35 @@ impl Touches {
             taken.extend(covered.iter().filter_map(|path| self.0.remove_entry(path)));
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wrote_did_it_and_not_who_closed_it_last() {
+        let path = TreePath::new(b"etc/conf").unwrap();
+        let [writer, closer] = [(); 2].map(|()| Arc::new(Attribution::none()));
+        let by = |deeds: &[(Mask, &Arc<Attribution>)]| {
+            let mut touches = Touches::default();
+            for (what, by) in deeds {
+                touches.note(&path, *what, by);
+            }
+            let look = Look {
+                path: path.clone(),
+                reach: Reach::Itself,
+            };
+            let touch = touches.take(&[look]).remove(&path).unwrap();
+            touch.by.unwrap()
+        };
+        let inherited = by(&[(Mask::MODIFY, &writer), (Mask::CLOSE_WRITE, &closer)]);
+        assert!(Arc::ptr_eq(&inherited, &writer));
+        let again = by(&[(Mask::MODIFY, &closer), (Mask::MODIFY, &writer)]);
+        assert!(Arc::ptr_eq(&again, &writer));
+        // All that a mapping ever causes.
+        let mapped = by(&[(Mask::ATTRIB, &closer), (Mask::CLOSE_WRITE, &writer)]);
+        assert!(Arc::ptr_eq(&mapped, &writer));
     }
 }

@@ -75,6 +75,25 @@ static void by_mapping(const char *path, int closes_first) {
     if (!closes_first) close(file);
 }
 
+/* It stays mapped until somebody ends it. */
+static void mapped(const char *path) {
+    int file = opened(path, O_RDWR);
+    char *at = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (at == MAP_FAILED) err(1, "map %s", path);
+    close(file);
+    memcpy(at, text, LENGTH);
+    pause();
+}
+
+/* Runs what is in a file, from memory that no file system has. */
+static void from_memory(const char *path) {
+    int memory = must("memfd_create", memfd_create("nowhere", MFD_CLOEXEC));
+    int program = opened(path, O_RDONLY);
+    while (must("copy", sendfile(memory, program, NULL, 1 << 20)) > 0) continue;
+    fexecve(memory, (char *[]){"nowhere", NULL}, (char *[]){NULL});
+    err(1, "run it");
+}
+
 /* Whoever opened it has ended when its child writes; which one that was is said. */
 static void by_heir(const char *path) {
     int file = opened(path, O_WRONLY), ends[2];
@@ -104,6 +123,10 @@ int main(int count, char **words) {
         by_mapping(path, 0);
     else if (!strcmp(way, "mmap-closed"))
         by_mapping(path, 1);
+    else if (!strcmp(way, "mapped"))
+        mapped(path);
+    else if (!strcmp(way, "memfd"))
+        from_memory(path);
     else if (!strcmp(way, "heir"))
         by_heir(path);
     else if (!strcmp(way, "copy_file_range"))

@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use drift::attribution::Process;
 
 use crate::mutations::ParsePath as _;
-use crate::place::{KINDS, in_each};
+use crate::place::{KINDS, in_all, in_each};
 use crate::world::World;
 
 const TREE: &str = "
@@ -64,7 +64,7 @@ fn is_by(process: &Process, program: &Path, story: &str) {
 #[test]
 fn a_file_is_told_whichever_way_it_is_written_and_by_the_process_that_wrote_it() {
     let name = "ways::a_file_is_told_whichever_way_it_is_written_and_by_the_process_that_wrote_it";
-    in_each(name, &KINDS, |kind, home, top| {
+    in_all(name, &KINDS, |kind, home, top| {
         let mut world = World::new(home, top, TREE, "");
         let ways = program(home);
         for way in [
@@ -157,20 +157,24 @@ fn what_lies_in_a_directory_from_its_first_moment_is_told() {
 #[test]
 fn a_tree_that_is_moved_in_or_away_is_told_with_all_that_is_in_it() {
     let name = "ways::a_tree_that_is_moved_in_or_away_is_told_with_all_that_is_in_it";
-    in_each(name, &["ext4", "tmpfs"], |kind, home, top| {
-        let mut world = World::new(home, top, TREE, "");
-        let mv = Path::new("/usr/bin/mv").canonicalize().unwrap();
-        world.sh("mv ../outside/tree opt/tree");
-        world.comes_to_what_a_scan_says(kind);
-        assert_eq!(world.open.len(), 3001, "{kind}");
-        for path in ["opt/tree/1", "opt/tree/3000"] {
-            is_by(actor(&mut world, kind, path), &mv, kind);
-        }
-        world.sh("mv opt/tree ../outside/tree");
-        world.comes_to_what_a_scan_says(kind);
-        assert!(world.open.is_empty(), "{kind}");
-        assert_eq!(world.doubts, 0, "{kind}: a pass was needed");
-    });
+    in_all(
+        name,
+        &["ext4", "xfs", "btrfs", "tmpfs"],
+        |kind, home, top| {
+            let mut world = World::new(home, top, TREE, "");
+            let mv = Path::new("/usr/bin/mv").canonicalize().unwrap();
+            world.sh("mv ../outside/tree opt/tree");
+            world.comes_to_what_a_scan_says(kind);
+            assert_eq!(world.open.len(), 3001, "{kind}");
+            for path in ["opt/tree/1", "opt/tree/3000"] {
+                is_by(actor(&mut world, kind, path), &mv, kind);
+            }
+            world.sh("mv opt/tree ../outside/tree");
+            world.comes_to_what_a_scan_says(kind);
+            assert!(world.open.is_empty(), "{kind}");
+            assert_eq!(world.doubts, 0, "{kind}: a pass was needed");
+        },
+    );
 }
 
 /// As databases and configuration tools write: a new file, synced, over the old one.
@@ -202,7 +206,7 @@ const FILES: usize = 1000;
 #[test]
 fn each_of_a_thousand_files_that_dpkg_replaces_is_told_with_dpkg_as_who_did_it() {
     let name = "ways::each_of_a_thousand_files_that_dpkg_replaces_is_told_with_dpkg_as_who_did_it";
-    in_each(name, &["ext4", "tmpfs", "overlay"], |kind, home, top| {
+    in_all(name, &["ext4", "btrfs", "overlay"], |kind, home, top| {
         for version in ["1", "2"] {
             package(home, version);
         }

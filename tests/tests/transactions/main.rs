@@ -1,6 +1,7 @@
 //! Receives a running fleet; tells what its reports say after packages were installed, upgraded and removed on an instance.
 
 mod rpm;
+mod watched;
 
 use std::fs;
 use std::path::Path;
