@@ -60,7 +60,10 @@ pub struct Sweeper {
     root: PathBuf,
     command_line: CommandLine,
     files: Files,
+    /// Loaded modules that are the image's.
     modules: BTreeSet<Vec<u8>>,
+    /// Where the kernel tells what it has loaded; nowhere for a tree that it was not started from.
+    kernel: Option<[PathBuf; 2]>,
     /// What was told, with when it was last there.
     told: BTreeMap<Blake3, Duration>,
 }
@@ -84,8 +87,16 @@ impl Sweeper {
             command_line,
             files: Files::default(),
             modules: BTreeSet::new(),
+            kernel: (root == Path::new("/")).then(|| ["/proc".into(), "/sys".into()]),
             told: BTreeMap::new(),
         }
+    }
+
+    /// The same, of a kernel that tells in `proc` and `sys` what it has loaded.
+    #[must_use]
+    pub fn with_kernel(mut self, proc: PathBuf, sys: PathBuf) -> Self {
+        self.kernel = Some([proc, sys]);
+        self
     }
 
     /// Looks at every process once.

@@ -313,10 +313,10 @@ impl Sweep<'_> {
     }
 
     pub(super) fn look_at_modules(&mut self) -> Result<(), SweepError> {
-        if self.by.root != Path::new("/") {
+        let Some([proc, sys]) = &self.by.kernel else {
             return Ok(());
-        }
-        let loaded = modules::loaded(Path::new("/proc"), Path::new("/sys"));
+        };
+        let loaded = modules::loaded(proc, sys);
         let failed = |error| SweepError::Needed("read which kernel modules are loaded", error);
         let Some(mut loaded) = loaded.map_err(failed)? else {
             return Ok(());

@@ -26,7 +26,7 @@ const INSIDE: &str = "DRIFTMARK_OWN_MOUNTS";
 /// and its top.
 pub(crate) fn in_each(name: &str, kinds: &[&str], test: impl Fn(&str, &Path, &Path)) {
     with_own(name, &MOUNTS, || {
-        kinds.iter().for_each(|kind| on_fresh(kind, &test))
+        kinds.iter().for_each(|kind| on_fresh(kind, &test));
     });
 }
 

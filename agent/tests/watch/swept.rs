@@ -456,6 +456,44 @@ fn what_runs_in_containers_is_counted_and_what_only_has_another_root_is_told() {
 }
 
 #[test]
+fn a_loaded_module_that_no_file_of_the_image_brings_is_told() {
+    let name = "swept::a_loaded_module_that_no_file_of_the_image_brings_is_told";
+    in_each(name, &["ext4"], |_, home, top| {
+        let tree = "mkdir -p usr/lib/modules/6.1/kernel/net usr/lib/modules/6.1/updates; cd usr/lib/modules/6.1
+            echo 1 > kernel/nf-tables.ko.xz; echo 2 > updates/own.ko; echo 3 > kernel/net/not-loaded.ko.zst; echo evil > modules.dep";
+        let world = World::new(home, top, tree, "");
+        let [proc, sys] = ["proc", "sys"].map(|name| home.join(name));
+        let mut sweeper = sweeper(&world).with_kernel(proc.clone(), sys.clone());
+        assert_eq!(
+            told(&world.sweep(&mut sweeper, &[])),
+            NOTHING,
+            "it has none"
+        );
+        fs::create_dir(&proc).unwrap();
+        let load = |names: &[&str]| {
+            let lines = names
+                .iter()
+                .map(|name| format!("{name} 4096 0 - Live 0x0\n"));
+            fs::write(proc.join("modules"), lines.collect::<String>()).unwrap();
+        };
+        load(&["nf_tables", "own"]);
+        assert_eq!(told(&world.sweep(&mut sweeper, &[])), NOTHING);
+        load(&["nf_tables", "own", "evil"]);
+        fs::create_dir_all(sys.join("module/hidden")).unwrap();
+        fs::write(sys.join("module/hidden/initstate"), "live\n").unwrap();
+        let detail = "a loaded kernel module that no file of the image brings";
+        let expected =
+            ["evil", "hidden"].map(|name| executed(&format!("/sys/module/{name}"), detail));
+        assert_eq!(told(&world.sweep(&mut sweeper, &[])), expected);
+        assert_eq!(
+            told(&world.sweep(&mut sweeper, &[])),
+            NOTHING,
+            "told before"
+        );
+    });
+}
+
+#[test]
 #[ignore = "tells what a sweep costs, and holds nothing to it"]
 fn what_a_sweep_of_300_processes_costs() {
     let name = "swept::what_a_sweep_of_300_processes_costs";

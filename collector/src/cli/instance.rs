@@ -271,7 +271,11 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
             );
             let by = match transaction.programs.as_slice() {
                 [] => "-".to_owned(),
-                programs => programs.iter().map(short).collect::<Vec<_>>().join(", "),
+                programs => programs
+                    .iter()
+                    .map(|name| short(name))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             };
             packages.row([worst, (line(transaction), Paint::Plain), (by, Paint::Plain)]);
         }
@@ -300,7 +304,12 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
 
 /// How long ago, at most, it verified what it verified, by its last report: `content 690 s ago (at most 90000)`.
 fn ages(coverage: Option<&Value>) -> String {
-    let told = [("seen", "content"), ("disk", "the disk")].map(|(kind, what)| {
+    let kinds = [
+        ("seen", "content"),
+        ("quick", "metadata"),
+        ("disk", "the disk"),
+    ];
+    let told = kinds.map(|(kind, what)| {
         let record = &coverage?[kind];
         let oldest = record["oldest_seconds"].as_u64()?;
         let ceiling = record["ceiling_seconds"].as_u64();
@@ -411,7 +420,7 @@ fn paint_of(severity: &str) -> Paint {
 
 /// `openssl 3.0.11 → 3.0.15, 14 files (host database, unsigned)`.
 fn line(of: &ShownTransaction) -> String {
-    let version = of.version.as_ref().map(short).unwrap_or_default();
+    let version = of.version.as_deref().map(short).unwrap_or_default();
     let what = match (&of.name, &of.before) {
         (Some(name), Some(before)) => format!("{} {} → {version}", short(name), short(before)),
         (Some(name), None) => format!("{} {version} installed", short(name)),
@@ -424,7 +433,7 @@ fn line(of: &ShownTransaction) -> String {
 /// What a line has of a name or version: the host chose them.
 const NAMED_CHARS: usize = 64;
 
-fn short(text: &String) -> String {
+fn short(text: &str) -> String {
     let mut short: String = text.chars().take(NAMED_CHARS).collect();
     if short.len() < text.len() {
         short.push('…');
