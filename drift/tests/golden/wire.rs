@@ -118,6 +118,7 @@ fn report() -> Report {
             seen: Some(scan.clone()),
             quick: Some(scan.clone()),
             disk: Some(scan),
+            processes: None,
             gaps: vec![gap],
             gap_count: 1,
             not_held: vec!["flags".to_owned()],
