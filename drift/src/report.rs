@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::Attribution;
-use crate::coverage::{Coverage, VerityRoot};
+use crate::coverage::{Coverage, ProcessSweep, VerityRoot};
 use crate::finding::{Drift, DriftId, HostPackage};
 use crate::{Blake3, TreePath};
 
@@ -121,6 +121,11 @@ impl Report {
                 "coverage.verity_roots",
                 self.coverage.verity_roots.as_ref().map_or(0, Vec::len),
                 Coverage::MAX_VERITY_ROOTS,
+            ),
+            (
+                "coverage.processes",
+                (self.coverage.processes.as_ref()).map_or(0, |swept| swept.mapped_paths.len()),
+                ProcessSweep::MAX_MAPPED,
             ),
             ("coverage.not_held", self.coverage.not_held.len(), 64),
             ("boot_id", self.boot_id.len(), 64),
