@@ -21,7 +21,7 @@ use crate::log::Chain;
 
 pub use checked::{Config, Image, ProbeMode, Schedule, Watches};
 pub use merged::{CREDENTIAL, DIRECTORIES, Merged, merge_directories, read_file};
-pub use written::{Level, Listen, Pace, Written};
+pub use written::{Enforce, Level, Listen, Pace, Written};
 
 /// `EX_CONFIG` of `sysexits.h`: the configuration is refused.
 pub const EXIT_CONFIG: u8 = 78;
@@ -77,13 +77,19 @@ fn merge(file: Option<&Path>, surroundings: &Surroundings) -> Result<Merged, Con
     }
     let merged = merge_directories(DIRECTORIES.iter().map(Path::new))?;
     let said = command_line::understand(&command_line::words()?)?;
+    // Whoever cannot get into a machine any more but at its boot has the last word on that.
+    let switch = Written {
+        enforce: said.enforce,
+        ..Written::default()
+    };
     let merged = merged.overlaid(said, command_line::SOURCE);
-    match &surroundings.credentials_directory {
+    let merged = match &surroundings.credentials_directory {
         Some(credentials) if credentials.join(CREDENTIAL).exists() => {
-            merged.overlaid_by_file(&credentials.join(CREDENTIAL))
+            merged.overlaid_by_file(&credentials.join(CREDENTIAL))?
         }
-        _ => Ok(merged),
-    }
+        _ => merged,
+    };
+    Ok(merged.overlaid(switch, command_line::SOURCE))
 }
 
 /// `check-config`: prints what is in force and who says so and ends 0, or says what is wrong and ends [`EXIT_CONFIG`].

@@ -12,6 +12,8 @@
 //!   answers autoscalers through [`probe`] and people through [`status`], and tells systemd how it is ([`supervise`]).
 //! - [`watch`]: what happens between scans: events to who did it, and to what has become of just these paths.
 //! - [`sweep`]: what no event tells: what runs, what is mapped, what only some see mounted.
+//! - [`enforce`]: executions that wait for an answer: programs that the image does not hold do not run, where that is asked
+//!   for.
 //! - [`confine`]: no more rights than the work needs.
 //! - [`config`], [`enrol`], [`identity`], [`held`], [`clock`]: what the daemon needs to begin and to remember; `der`: what
 //!   `identity` and `client` read and write of certificates.
@@ -30,6 +32,7 @@ pub mod confine;
 mod der;
 pub mod diff;
 pub mod durable;
+pub mod enforce;
 pub mod enrol;
 pub mod held;
 pub mod identity;

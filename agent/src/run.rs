@@ -8,6 +8,7 @@
 //! - [`scanner`]: the thread that scans.
 //! - [`sight`]: what is seen between scans.
 //! - [`sweeper`]: the thread that looks at the processes.
+//! - [`guard`]: what does not run.
 //! - [`first_boot`]: when what may change once may no longer change.
 //! - [`state`]: where the agent keeps what must outlive it, whatever the disk is like.
 //! - [`waiting`]: where an agent that is not enrolled waits for its token and its configuration.
@@ -16,6 +17,7 @@
 mod backoff;
 mod daemon;
 mod first_boot;
+mod guard;
 mod link;
 mod scanner;
 mod sight;

@@ -177,6 +177,8 @@ pub struct Sentinel {
     held: Option<BTreeMap<TreePath, HeldValue>>,
     coverage: Coverage,
     limit: Option<String>,
+    /// What is not refused, where programs that the image does not hold are.
+    unguarded: Vec<String>,
     courses: Courses,
     whole: Whole,
     /// The last report of the last Whole: what the collector asks before it has that is answered already.
@@ -232,6 +234,7 @@ impl Sentinel {
             held: None,
             coverage: Coverage::default(),
             limit: None,
+            unguarded: Vec::new(),
             courses: Courses::default(),
             whole: Whole::AtFirstScan,
             whole_sequence: 0,

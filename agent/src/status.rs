@@ -52,6 +52,9 @@ pub struct Status {
     /// next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_trouble: Option<String>,
+    /// What became of programs that the image does not hold; none where they run without a question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<String>,
     /// Where a join token is waited for, if the instance is not enrolled for want of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for_token: Option<String>,
@@ -292,6 +295,13 @@ fn for_people(status: &Status) -> String {
                 "{} reports, {} bytes",
                 status.waiting_reports, status.spool_bytes
             ),
+        ),
+        (
+            "enforcement",
+            status
+                .enforcement
+                .clone()
+                .unwrap_or_else(|| "off".to_owned()),
         ),
         ("confined", status.confinement.for_people()),
         (

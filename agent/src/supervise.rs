@@ -33,6 +33,14 @@ impl Supervisor {
         notify("STOPPING", "1");
     }
 
+    /// Has the service manager end this process if it is silent for longer than this, where it would wait longer.
+    pub fn be_watched_within(&mut self, period: Duration) {
+        if self.watchdog.is_some_and(|watchdog| watchdog > period) {
+            self.watchdog = Some(period);
+            notify("WATCHDOG_USEC", &period.as_micros().to_string());
+        }
+    }
+
     /// One line for `systemctl status`, sent when it changed.
     pub fn status(&mut self, text: &str) {
         if self.status != text {

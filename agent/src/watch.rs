@@ -27,6 +27,8 @@ mod looking;
 pub mod settle;
 mod starts;
 
+pub(crate) use in_image::InImage;
 pub use live::{LiveWatch, Order, Told};
 pub use looking::Sighting;
 pub(crate) use looking::actor_at;
+pub(crate) use starts::Strangers;

@@ -149,6 +149,10 @@ impl Drift {
 
     /// The sentence of a moment: a program that the image does not contain.
     pub const STARTED: &str = "started, and not a program of the image";
+    /// The same, where the instance runs no other programs.
+    pub const REFUSED: &str = "refused: not a program of the image";
+    /// The same, where the instance is to be asked what would be refused, and refuses nothing.
+    pub const WOULD_BE_REFUSED: &str = "run, and would be refused: not a program of the image";
 
     /// The sentence of a moment: a kernel module that the image does not contain.
     pub const MODULE: &str = "a loaded kernel module that no file of the image brings";

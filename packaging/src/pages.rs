@@ -132,13 +132,30 @@ pub(crate) const AGENT_CONFIGURATION: Configuration = Configuration {
         DROP_INS,
         "Above the files counts what the kernel command line says: `driftmark.collector` and `driftmark.fleet`, which everyone \
          on the machine can read. Above that counts the credential `driftmark.config`, a file like the others that systemd hands \
-         to the agent.",
+         to the agent. Above all counts `driftmark.enforce=off` on the kernel command line.",
         "`driftmark-agent check-config` says what is in force and which file says so, or what is wrong.",
         SIZES,
     ],
     keys_heading: "KEYS OUTSIDE OF SECTIONS",
     keys_introduction: &["These stand above the first section of a file."],
     sections: &[
+        Section {
+            heading: "ENFORCEMENT",
+            paragraphs: &[
+                "With `enforce = \"image-programs\"` the kernel asks the agent before it runs a file, and what the image does not hold \
+                 gets `EPERM`: programs, and scripts that are run as themselves (what an interpreter of the image reads is not asked \
+                 about). A program of the image that has changed is drift, and runs. What has another root than the machine runs, and \
+                 so does what lies on a file system that may wait for somebody else (FUSE, NFS) or of which only a part is mounted, or \
+                 in memory alone. Volatile trees hold no programs of the image: name directories with programs of your own, or with \
+                 scripts that package managers or cloud-init run, in `enforce-allow`. Try `permissive` first.",
+                "Nothing is refused from the moment on that the file `enforce-off` is beside the status socket \
+                 (`/run/driftmark/enforce-off`), until it is removed; and nothing at all with `driftmark.enforce=off` on the kernel \
+                 command line. Without the agent everything runs. An answer that takes more than half a second has everything run for \
+                 a minute. A stopped agent keeps waiting what was not run since it began, until systemd ends it after 20 seconds \
+                 (where the unit has a longer `WatchdogSec=`). The coverage and `driftmark-agent status` say what is not refused.",
+            ],
+            tags: &[],
+        },
         Section {
             heading: "FILES",
             paragraphs: &[],

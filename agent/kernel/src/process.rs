@@ -46,6 +46,15 @@ pub fn open_files_as_may_be() {
     let _ = rustix::process::setrlimit(Resource::Nofile, limit);
 }
 
+/// Has this process leave no core when it ends badly, and be looked into by nobody who could not do anything to it anyway.
+///
+/// # Errors
+/// None that is known: a filter of system calls has no room for it.
+pub fn dump_no_core() -> io::Result<()> {
+    let how = rustix::process::DumpableBehavior::NotDumpable;
+    Ok(rustix::process::set_dumpable_behavior(how)?)
+}
+
 /// `/proc/self/status` has no line `VmHWM: N kB`.
 #[derive(Debug, thiserror::Error)]
 #[error("read VmHWM from /proc/self/status")]

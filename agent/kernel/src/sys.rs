@@ -1,7 +1,7 @@
 //! The system calls that no safe crate wraps: borrowed descriptors and byte slices in, plain results out.
 
 use std::ffi::{CStr, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use nix::sys::fanotify::Fanotify;
 use rustix::fs::OFlags;
@@ -349,6 +349,15 @@ pub(crate) unsafe fn adopt(number: i32) -> Option<OwnedFd> {
     }
     // SAFETY: the caller's promise is that it is open and that nobody else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has `place` be what `other` is, and closes what it was before, in one go: whoever uses its number meanwhile uses one or
+/// the other. `dup3` of rustix and nix wants it for itself alone, and another thread may be using it.
+pub(crate) fn replace(place: &impl AsFd, other: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let place = place.as_fd().as_raw_fd();
+    // SAFETY: both are open, and the number stays its owner's: what it stands for alone is another.
+    let answer = unsafe { libc::dup3(other.as_raw_fd(), place, libc::O_CLOEXEC) };
+    returned(answer.into()).map(drop)
 }
 
 /// Takes a group that was kept elsewhere. nix has no safe way to it.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::interval::Every;
-use super::written::{ImageFiles, Level, Listen, Mode, Pace, Written};
+use super::written::{Enforce, ImageFiles, Level, Listen, Mode, Pace, Written};
 use super::{ConfigError, Surroundings};
 use crate::scan::Pass;
 use crate::watch::attribution::CommandLine;
@@ -38,6 +38,10 @@ pub struct Config {
     pub first_boot_window: Duration,
     /// What is seen between scans.
     pub watches: Watches,
+    /// What becomes of programs that the image does not hold.
+    pub enforce: Enforce,
+    /// Where any may be run all the same.
+    pub enforce_allow: Vec<PathBuf>,
     /// How much of command lines is told.
     pub command_line: CommandLine,
     /// Where the health probe listens.
@@ -175,6 +179,8 @@ impl Config {
                 Some(false) => Watches::Nothing,
                 None | Some(true) => Watches::Everything,
             },
+            enforce: written.enforce.unwrap_or(Enforce::Off),
+            enforce_allow: written.enforce_allow.unwrap_or_default(),
             command_line: attribution.command_line.unwrap_or_default(),
             probe_listen: probe
                 .listen
@@ -271,6 +277,12 @@ impl Config {
         refuse_unless("image.trust", !self.image.trust.is_empty(), || {
             "is empty: without a trusted key nothing can be verified".into()
         })?;
+        let is_all = |path: &PathBuf| path.parent().is_none();
+        refuse_unless(
+            "enforce-allow",
+            !self.enforce_allow.iter().any(is_all),
+            || "allows everything: that is `enforce = \"off\"`".into(),
+        )?;
         self.paths().try_for_each(|(key, path)| {
             refuse_unless(key, path.is_absolute(), || {
                 format!("`{}` is not absolute", path.display())
@@ -297,6 +309,7 @@ impl Config {
         .chain(each("enroll.token-file", &self.token_files))
         .chain(each("enroll.cloud-id-file", &self.cloud_id_files))
         .chain(each("image.trust", &self.image.trust))
+        .chain(each("enforce-allow", &self.enforce_allow))
     }
 }
 
@@ -365,6 +378,14 @@ impl Config {
             (
                 "watch.enabled",
                 (self.watches == Watches::Everything).to_string(),
+            ),
+            ("enforce", self.enforce.word().into()),
+            (
+                "enforce-allow",
+                match self.enforce_allow.as_slice() {
+                    [] => "none".into(),
+                    allow => shown(allow, ", "),
+                },
             ),
             (
                 "attribution.command-line",

@@ -1,4 +1,5 @@
-//! Receives the kernel command line; hands on what it says about the agent: the collector's address and the fleet.
+//! Receives the kernel command line; hands on what it says about the agent: the collector's address, the fleet, and that
+//! no program is to be refused.
 //!
 //! Everyone on the machine can read it, and so can everyone who may look at the machine's definition: it never holds a
 //! secret, and one that is there is refused with the advice to end it. In a container the kernel's own command line is
@@ -8,7 +9,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::ConfigError;
-use super::written::{Collector, Enroll, Written};
+use super::written::{Collector, Enforce, Enroll, Written};
 
 /// What check-config names as the source.
 pub(super) const SOURCE: &str = "kernel command line";
@@ -55,7 +56,7 @@ pub(super) fn words() -> Result<Vec<String>, ConfigError> {
 /// # Errors
 /// A word that begins with `driftmark.` and is not one of ours, a value that is missing, or a secret.
 pub(super) fn understand(words: &[String]) -> Result<Written, ConfigError> {
-    let (mut url, mut fleet) = (None, None);
+    let (mut url, mut fleet, mut enforce) = (None, None, None);
     for word in words {
         let Some(rest) = word.strip_prefix(PREFIX) else {
             continue;
@@ -64,11 +65,16 @@ pub(super) fn understand(words: &[String]) -> Result<Written, ConfigError> {
         let place = match key {
             "collector" => &mut url,
             "fleet" => &mut fleet,
+            "enforce" if value == "off" => {
+                enforce = Some(Enforce::Off);
+                continue;
+            }
+            "enforce" => return Err(bad(key, "can only be `off`")),
             "token" => return Err(ConfigError::SecretOnCommandLine),
             _ => {
                 return Err(bad(
                     key,
-                    "is not known: `driftmark.collector` and `driftmark.fleet` are",
+                    "is not known: `driftmark.collector`, `driftmark.fleet` and `driftmark.enforce` are",
                 ));
             }
         };
@@ -86,6 +92,7 @@ pub(super) fn understand(words: &[String]) -> Result<Written, ConfigError> {
             fleet: Some(fleet),
             ..Enroll::default()
         }),
+        enforce,
         ..Written::default()
     })
 }
@@ -152,6 +159,18 @@ mod tests {
             Ok((Some("https://c:8443".into()), Some("web".into())))
         );
         assert_eq!(of("quiet"), Ok((None, None)));
+    }
+
+    #[test]
+    fn that_nothing_is_refused_can_be_said_and_no_more() {
+        let said = understand(&split("driftmark.enforce=off")).unwrap();
+        assert_eq!(said.enforce, Some(Enforce::Off));
+        for line in ["driftmark.enforce=image-programs", "driftmark.enforce"] {
+            assert!(
+                of(line).unwrap_err().contains("driftmark.enforce"),
+                "{line}"
+            );
+        }
     }
 
     #[test]

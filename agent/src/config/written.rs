@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use drift::written::{Keys, Problem, Readable, Value, text, word};
 
 use super::interval::{Every, Interval};
+use crate::enforce;
 use crate::watch::attribution::CommandLine;
 
 /// A section in which every key may be missing, and the later of two files wins key by key.
@@ -96,6 +97,7 @@ plain!(
     Every,
     Listen,
     Mode,
+    Enforce,
     Pace,
     Level,
     CommandLine,
@@ -129,6 +131,11 @@ section! {
         scan: Scan => Scan,
         /// `[watch]`: what is seen between scans.
         watch: Watch => Watch,
+        /// `enforce`: what becomes of programs that the image does not hold: `off` (they run, and it is told), `permissive`
+        /// (they run, and it is told that they would be refused) or `image-programs` (they are refused). Default `off`.
+        enforce: Enforce = "off",
+        /// `enforce-allow`: directories in which any program may be run all the same. Default none.
+        enforce_allow: Vec<PathBuf> = [],
         /// `[attribution]`: what is told of who changed something.
         attribution: Told => Told,
         /// `[probe]`: the health probe for autoscalers.
@@ -282,6 +289,38 @@ impl Readable for Mode {
             value,
             &[("collector", Mode::Collector), ("local", Mode::Local)],
         )
+    }
+}
+
+/// What becomes of programs that the image does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforce {
+    /// They run.
+    Off,
+    /// They are asked about.
+    On(enforce::Mode),
+}
+
+impl Enforce {
+    /// The words for it, and what they mean.
+    pub const WORDS: [(&'static str, Enforce); 3] = [
+        ("off", Enforce::Off),
+        ("permissive", Enforce::On(enforce::Mode::Permissive)),
+        ("image-programs", Enforce::On(enforce::Mode::ImagePrograms)),
+    ];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        let mut words = Enforce::WORDS.iter();
+        words
+            .find(|(_, enforce)| *enforce == self)
+            .map_or("off", |(word, _)| word)
+    }
+}
+
+impl Readable for Enforce {
+    fn read(value: Value<'_>) -> Result<Self, Problem> {
+        word(value, &Enforce::WORDS)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::first_boot::FirstBoot;
+use super::guard::{self, Guards};
 use super::link::{Link, Retry};
 use super::scanner::{Said, Scanner};
 use super::sight::{Sight, Word};
@@ -29,6 +30,7 @@ use crate::spool::{Dropped, Kind, Name, Spool};
 use crate::status::Status;
 use crate::supervise::Supervisor;
 use crate::{probe, status};
+use driftmark_kernel::process;
 use exchange::Done;
 
 /// How often the loop looks at the time: heartbeats, retries and clock steps are at most this late.
@@ -45,7 +47,8 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
-    let (mut daemon, mut said, mut told, mut swept) = Daemon::start(config)?;
+    let (mut daemon, mut said, mut told, mut swept, mut guarding) = Daemon::start(config)?;
+    daemon.prepare_to_guard();
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
     let (changed, mut changes) = mpsc::channel(1);
@@ -72,6 +75,13 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
                 }
             }
             Some(sweeping) = swept.recv() => daemon.swept(sweeping),
+            Some(word) = guarding.recv() => {
+                let event = daemon.guards.hear(word);
+                daemon.sentinel.unguarded(daemon.guards.limits());
+                if let Some(event) = event {
+                    daemon.step(event, Now::read());
+                }
+            }
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(SETTLE).await;
@@ -108,6 +118,7 @@ type Started = (
     mpsc::Receiver<Said>,
     mpsc::Receiver<Word>,
     mpsc::Receiver<Sweeping>,
+    mpsc::Receiver<guard::Word>,
 );
 
 struct Daemon {
@@ -128,6 +139,7 @@ struct Daemon {
     scanner: Scanner,
     sight: Sight,
     sweeps: Sweeps,
+    guards: Guards,
     first_boot: FirstBoot,
     health: watch::Sender<Health>,
     supervisor: Supervisor,
@@ -178,6 +190,7 @@ impl Daemon {
         let (scanner, said) = Scanner::start(&config, state.path()).map_err(RunError::Runtime)?;
         let (sight, told) = Sight::new(&config);
         let (sweeps, swept) = Sweeps::start(&config).map_err(RunError::Runtime)?;
+        let (guards, guarding) = Guards::new(&config);
         let setup = Setup {
             run,
             previous_run,
@@ -200,6 +213,7 @@ impl Daemon {
             scanner,
             sight,
             sweeps,
+            guards,
             first_boot: FirstBoot::open(state.path(), config.first_boot_window, now.uptime),
             state,
             disk_tried: now.uptime,
@@ -218,7 +232,21 @@ impl Daemon {
             clock,
             config,
         };
-        Ok((daemon, said, told, swept))
+        Ok((daemon, said, told, swept, guarding))
+    }
+
+    /// Others wait for this process where it has a gate: it has descriptors for all of them, does not wait for a program
+    /// that takes its core, and is ended soon when it does nothing any more.
+    fn prepare_to_guard(&mut self) {
+        if !self.guards.may_guard() {
+            return;
+        }
+        process::open_files_as_may_be();
+        if let Err(error) = process::dump_no_core() {
+            tracing::error!(error = %Chain(&error), "nothing is guarded");
+            self.guards.never();
+        }
+        self.supervisor.be_watched_within(guard::WATCHED_WITHIN);
     }
 
     /// Starts the probe and the status socket. An agent that cannot have them still verifies and reports.
@@ -253,6 +281,9 @@ impl Daemon {
             }
         }
         self.look_at_disk(now);
+        if self.guards.look(now.uptime) {
+            self.sentinel.unguarded(self.guards.limits());
+        }
         self.step(Event::Tick, now);
         if self.scanner.makes_progress(now.uptime) {
             self.supervisor.alive(now.uptime);
@@ -376,6 +407,8 @@ impl Daemon {
                 );
                 self.step(Event::BaselineOpened(image), now);
                 self.sweeps.baseline = Some(Arc::clone(&baseline));
+                self.guards.guard(Arc::clone(&baseline));
+                self.sentinel.unguarded(self.guards.limits());
                 if let Some(event) = self.sight.watch(baseline) {
                     self.step(event, now);
                 }
@@ -384,6 +417,8 @@ impl Daemon {
                 self.knows_image = true;
                 self.sight.rest();
                 self.sweeps.baseline = None;
+                self.guards.rest();
+                self.sentinel.unguarded(Vec::new());
                 self.scanner.rests(Pass::Full);
                 if self.sentinel.unverifiable() != Some(&reason) {
                     tracing::error!(reason, "this instance cannot be verified");
@@ -400,7 +435,7 @@ impl Daemon {
                 );
                 tracing::info!(pass = ?outcome.pass, drifts, gaps, verified, "scan ended");
                 self.step(Event::ScanFinished(outcome), now);
-                driftmark_kernel::process::trim_heap();
+                process::trim_heap();
             }
             Said::Failed(pass, reason) => {
                 self.scanner.rests(pass);
@@ -451,6 +486,7 @@ impl Daemon {
                 .map(|heard| now.uptime.saturating_sub(heard).as_secs()),
             collector_trouble: self.trouble.clone(),
             state_trouble: self.disk_trouble.clone(),
+            enforcement: self.guards.status(),
             waiting_for_token: self.lacks_a_token().then(|| self.token_places()),
             waiting_reports: self.spool.len() as u64,
             spool_bytes: self.spool.bytes(),

@@ -59,7 +59,7 @@ impl Sentinel {
         let overflow = self.overflowed.then(|| {
             format!("more than {MAX_OPEN_DRIFTS} drifts are open; the rest is not listed")
         });
-        let own = self.limit.clone();
+        let own = self.limit.iter().chain(&self.unguarded).cloned();
         // That of a sweep stands until the next one, whatever pass came last.
         let swept = coverage.disk.as_ref().and_then(ScanRecord::cached_limit);
         let swept = swept.filter(|limit| !coverage.limits.contains(limit));
@@ -75,6 +75,11 @@ impl Sentinel {
     /// What limits the whole instance besides the scans, from now on; the next report says so.
     pub fn limit(&mut self, limit: Option<String>) {
         self.limit = limit;
+    }
+
+    /// What is run although it should not be, a sentence each, from now on; the next report says so.
+    pub fn unguarded(&mut self, limits: Vec<String>) {
+        self.unguarded = limits;
     }
 
     /// Gives when the pass began.

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 use drift::TreePath;
 use drift::entry::Kind;
+use drift::manifest::ManifestError;
 
 use crate::baseline::Baseline;
 
 /// Paths that were asked after.
 #[derive(Debug, Default)]
-pub(super) struct InImage(HashMap<TreePath, bool>);
+pub(crate) struct InImage(HashMap<TreePath, bool>);
 
 impl InImage {
     /// More programs than a machine starts again and again. Whoever makes a new one for each start has all of them
@@ -20,18 +21,27 @@ impl InImage {
     const MOST: usize = 512;
     const MOST_BYTES: usize = 192;
 
-    /// Whether the image has a file at this path.
+    /// Whether the image has a file at this path. What cannot be read is not known to be the image's, now.
     pub(super) fn has(&mut self, baseline: &Baseline, path: &TreePath) -> bool {
+        self.look(baseline, path).unwrap_or(false)
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn look(
+        &mut self,
+        baseline: &Baseline,
+        path: &TreePath,
+    ) -> Result<bool, ManifestError> {
         if let Some(known) = self.0.get(path) {
-            return *known;
+            return Ok(*known);
         }
-        // What cannot be read is not known to be the image's, now.
-        let Ok(entry) = baseline.manifest.lookup(path) else {
-            return false;
-        };
+        let entry = baseline.manifest.lookup(path)?;
         let is_there = entry.is_some_and(|entry| entry.node.kind() == Kind::File);
         self.note(path, is_there);
-        is_there
+        Ok(is_there)
     }
 
     fn note(&mut self, path: &TreePath, is_there: bool) {

@@ -149,7 +149,7 @@ impl Starts {
 
 /// Programs that are not the image's, and were told of lately: one that is started again and again is told of now and then.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(HashMap<TreePath, Stranger>);
+pub(crate) struct Strangers(HashMap<TreePath, Stranger>);
 
 #[derive(Debug)]
 struct Stranger {
@@ -164,7 +164,7 @@ impl Strangers {
     const QUIET: Duration = Duration::from_secs(600);
 
     /// Whether one that is started now is to be told of.
-    pub(super) fn is_news(&mut self, path: &TreePath, now: Duration) -> bool {
+    pub(crate) fn is_news(&mut self, path: &TreePath, now: Duration) -> bool {
         let told = self.0.get(path);
         if told.is_some_and(|told| now.saturating_sub(told.last_told) < Strangers::QUIET) {
             return false;

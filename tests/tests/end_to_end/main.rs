@@ -3,7 +3,7 @@
 //! From the whole way ([`replacement`]) to what goes wrong on it: agents that die ([`agent_down`]), machines that come and
 //! go ([`boots`]), collectors that die ([`durability`]) or are away ([`away`]), instances with more drift than anyone reads
 //! ([`many`]), fleets that are not to be touched ([`modes`]), too much at once ([`breakers`]), and instances that cannot
-//! say what they are ([`unverifiable`]). What happens between scans: [`watched`].
+//! say what they are ([`unverifiable`]). What happens between scans: [`watched`]; what does not: [`enforced`].
 #![forbid(unsafe_code)]
 
 mod agent_down;
@@ -11,6 +11,7 @@ mod away;
 mod boots;
 mod breakers;
 mod durability;
+mod enforced;
 mod many;
 mod modes;
 mod replacement;

@@ -5,23 +5,27 @@
 //! out. But where this process has no descriptor left for the file, the kernel denies by itself: whoever has a gate keeps
 //! descriptors free ([`Gate::read`]). So that nobody is locked out, a gate is never kept while the process is away, and a
 //! process that has one starts no other: until its program runs a child holds the gate too, and if that program has to
-//! ask, it waits for itself.
+//! ask, it waits for itself. Nor does it dump core ([`crate::process::dump_no_core`]): the kernel would run a program that
+//! takes the dump, and wait for that with the gate still open.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::fanotify::{Fanotify, MarkFlags, MaskFlags};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
 use super::Mask;
 use super::event::{Actor, Events};
-use super::record::Malformed;
-use super::watch::{Buffer, group, known, read_group};
+use super::record::{METADATA_BYTES, Malformed};
+use super::watch::{Buffer, group, known, read_some_of_group};
+use crate::sys;
 
 /// A queue of executions that wait: a permission group.
 #[derive(Debug)]
 pub struct Gate {
     group: Fanotify,
+    /// What is in its place once it is closed: there has to be a descriptor for that.
+    nothing: OwnedFd,
 }
 
 /// What becomes of an execution.
@@ -34,10 +38,15 @@ pub enum Answer {
 }
 
 impl Gate {
+    /// As many are read at once: each takes up to two descriptors.
+    pub const AT_ONCE: usize = 32;
+    /// What comes with a question: its metadata, and the descriptor of its process.
+    const READ_BYTES: usize = Gate::AT_ONCE * (METADATA_BYTES + PIDFD_BYTES);
+
     /// A queue for executions in the file systems that are marked.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` before Linux 5.15.
+    /// `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` before Linux 5.15; there is no `/dev/null`.
     pub fn open() -> io::Result<Gate> {
         let flags = libc::FAN_CLASS_CONTENT
             | libc::FAN_CLOEXEC
@@ -46,8 +55,11 @@ impl Gate {
         // What is opened for the answer is read and nothing else, and reading leaves no trace.
         let events =
             OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::from_bits_retain(LARGE);
-        let group = group(flags, events)?;
-        Ok(Gate { group })
+        let nothing = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Gate {
+            group: group(flags, events)?,
+            nothing: rustix::fs::open(c"/dev/null", nothing, Mode::empty())?,
+        })
     }
 
     /// From now on whatever is run from the file system that `top` lies in waits for an answer.
@@ -55,22 +67,35 @@ impl Gate {
     /// # Errors
     /// `EINVAL` where the kernel has no such questions (`CONFIG_FANOTIFY_ACCESS_PERMISSIONS`).
     pub fn guard(&self, top: BorrowedFd<'_>) -> io::Result<()> {
-        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+        self.mark(MarkFlags::FAN_MARK_FILESYSTEM, top)
+    }
+
+    /// Closes it for good, also while another thread is in the middle of an answer: whatever waits is allowed, and nothing
+    /// waits any more. Only what another thread is just reading, or polling for, waits until that is done.
+    ///
+    /// # Errors
+    /// None that is known: a filter of system calls has no room for it.
+    pub fn close(&self) -> io::Result<()> {
+        Ok(sys::replace(&self.group, self.nothing.as_fd())?)
+    }
+
+    fn mark(&self, how: MarkFlags, file: BorrowedFd<'_>) -> io::Result<()> {
         let mask = MaskFlags::from_bits_retain(Mask::OPEN_EXEC_PERM.0);
         let nothing_below = None::<&std::ffi::CStr>;
-        let marked = self.group.mark(flags, mask, top, nothing_below);
+        let flags = MarkFlags::FAN_MARK_ADD | how;
+        let marked = self.group.mark(flags, mask, file, nothing_below);
         Ok(marked.map_err(known)?)
     }
 
-    /// Takes the executions that wait, as many as fit into `buffer`; none where none waits.
+    /// Takes the executions that wait, at most [`Gate::AT_ONCE`] of them; none where none waits.
     ///
     /// # Errors
     /// `EMFILE`: this process has no descriptor left for the file. The kernel has then **denied** the execution, without
     /// anybody being asked. It tells only where that was the first of a read: of one that comes after others in the same
     /// read nothing is said. An execution takes up to two descriptors until it is dropped (its file and its process).
-    pub fn read<'a>(&'a self, buffer: &'a mut Buffer) -> io::Result<Option<Questions<'a>>> {
-        let length = read_group(&self.group, buffer)?;
-        let buffer: &'a Buffer = buffer;
+    pub fn read<'g, 'b>(&'g self, buffer: &'b mut Buffer) -> io::Result<Option<Questions<'g, 'b>>> {
+        let length = read_some_of_group(&self.group, buffer, Gate::READ_BYTES)?;
+        let buffer: &'b Buffer = buffer;
         Ok(length.map(|length| Questions {
             // SAFETY: that is what the group was just read into.
             events: unsafe { Events::just_read(buffer, length) },
@@ -80,16 +105,16 @@ impl Gate {
 
     /// As [`Gate::read`], of a kernel that spoils what it writes.
     #[cfg(test)]
-    pub(super) fn read_spoilt<'a>(
-        &'a self,
-        buffer: &'a mut Buffer,
+    pub(super) fn read_spoilt<'g, 'b>(
+        &'g self,
+        buffer: &'b mut Buffer,
         spoil: impl FnOnce(&mut [u8]),
-    ) -> io::Result<Option<Questions<'a>>> {
-        let length = read_group(&self.group, buffer)?;
+    ) -> io::Result<Option<Questions<'g, 'b>>> {
+        let length = read_some_of_group(&self.group, buffer, Gate::READ_BYTES)?;
         if let Some(length) = length {
             spoil(buffer.bytes_mut().get_mut(..length).unwrap_or_default());
         }
-        let buffer: &'a Buffer = buffer;
+        let buffer: &'b Buffer = buffer;
         Ok(length.map(|length| Questions {
             // SAFETY: that is what the group was just read into, and no test makes a descriptor another.
             events: unsafe { Events::just_read(buffer, length) },
@@ -120,13 +145,13 @@ impl AsFd for Gate {
 
 /// The questions of one read. What is not taken is allowed.
 #[derive(Debug)]
-pub struct Questions<'a> {
-    events: Events<'a>,
-    gate: &'a Gate,
+pub struct Questions<'g, 'b> {
+    events: Events<'b>,
+    gate: &'g Gate,
 }
 
-impl<'a> Iterator for Questions<'a> {
-    type Item = Result<Question<'a>, Malformed>;
+impl<'g> Iterator for Questions<'g, '_> {
+    type Item = Result<Question<'g>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -155,7 +180,7 @@ impl<'a> Iterator for Questions<'a> {
     }
 }
 
-impl Drop for Questions<'_> {
+impl Drop for Questions<'_, '_> {
     fn drop(&mut self) {
         for question in self {
             drop(question);
@@ -180,6 +205,17 @@ impl Question<'_> {
         self.file.as_fd()
     }
 
+    /// Allows it, and has the kernel ask about this file no more, until somebody writes to it or the kernel forgets it: not
+    /// even who is stopped keeps it waiting.
+    ///
+    /// # Errors
+    /// Those of [`Question::answer`]. A kernel that knows no such marks (before 5.19) asks again.
+    pub fn allow_from_now_on(self) -> io::Result<()> {
+        let ignored = MarkFlags::FAN_MARK_IGNORED_MASK | MarkFlags::FAN_MARK_EVICTABLE;
+        let _ = self.gate.mark(ignored, self.file.as_fd());
+        self.answer(Answer::Allow)
+    }
+
     /// Answers it.
     ///
     /// # Errors
@@ -199,5 +235,7 @@ impl Drop for Question<'_> {
     }
 }
 
+/// `struct fanotify_event_info_pidfd`.
+const PIDFD_BYTES: usize = 8;
 /// Without it a file of more than 2 GiB would answer for itself. Zero where it goes without saying.
 const LARGE: u32 = libc::O_LARGEFILE as u32;

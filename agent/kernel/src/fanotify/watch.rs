@@ -138,8 +138,17 @@ pub(super) fn group(flags: u32, events: OFlags) -> rustix::io::Result<Fanotify> 
 
 /// How many bytes were read; none where there was nothing.
 pub(super) fn read_group(group: &Fanotify, buffer: &mut Buffer) -> io::Result<Option<usize>> {
+    read_some_of_group(group, buffer, Buffer::BYTES)
+}
+
+/// The same, of at most so many bytes.
+pub(super) fn read_some_of_group(
+    group: &Fanotify,
+    buffer: &mut Buffer,
+    most: usize,
+) -> io::Result<Option<usize>> {
     loop {
-        match rustix::io::read(group, &mut buffer.0[..]) {
+        match rustix::io::read(group, &mut buffer.0[..most]) {
             Ok(length) => return Ok(Some(length)),
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => {}

@@ -80,6 +80,76 @@ fn an_execution_is_allowed_denied_and_allowed_where_nobody_answers() {
 }
 
 #[test]
+fn a_file_that_is_allowed_from_now_on_is_asked_about_again_once_it_was_written_to() {
+    let _alone = alone();
+    lab::with_own_mounts(|place| {
+        lab::mount_tmpfs(place);
+        let program = place.join("program");
+        fs::copy("/bin/true", &program).expect("copy a program");
+        let gate = Gate::open().expect("a gate");
+        let top = File::open(place).expect("open");
+        if let Err(error) = gate.guard(top.as_fd()) {
+            return lab::skip(&format!("questions of the kernel: {error}"));
+        }
+        let mut asked = 0;
+        let mut runs = |times: usize| {
+            for _ in 0..times {
+                let outcome = run(&gate, place, |question| {
+                    asked += 1;
+                    question.allow_from_now_on().expect("answer");
+                });
+                assert!(outcome.expect("run").success());
+            }
+            asked
+        };
+        assert_eq!(runs(3), 1);
+        let mut file = File::options().append(true).open(&program).expect("open");
+        file.write_all(b"more").expect("write");
+        drop(file);
+        assert_eq!(runs(3), 2);
+        // Another file is another question.
+        fs::remove_file(&program).expect("remove");
+        fs::copy("/bin/true", &program).expect("copy a program");
+        assert_eq!(runs(3), 3);
+    });
+}
+
+#[test]
+fn a_gate_that_is_closed_in_the_middle_of_an_answer_allows_it_and_asks_no_more() {
+    let _alone = alone();
+    lab::with_own_mounts(|place| {
+        lab::mount_tmpfs(place);
+        fs::copy("/bin/true", place.join("program")).expect("copy a program");
+        // As below: started before.
+        let run = format!("read line; exec {}", place.join("program").display());
+        let mut shell = Command::new("sh")
+            .args(["-c", &run])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("run sh");
+        let gate = Gate::open().expect("a gate");
+        let top = File::open(place).expect("open");
+        if let Err(error) = gate.guard(top.as_fd()) {
+            drop(shell.stdin.take());
+            shell.wait().expect("wait");
+            return lab::skip(&format!("questions of the kernel: {error}"));
+        }
+        drop(shell.stdin.take());
+        let mut polled = [PollFd::new(&gate, PollFlags::IN)];
+        poll(&mut polled, None).expect("it waits");
+        let mut buffer = Buffer::default();
+        let mut questions = gate.read(&mut buffer).expect("read").expect("one");
+        let question = questions.next().expect("one").expect("whole");
+        gate.close().expect("close");
+        assert!(shell.wait().expect("wait").success());
+        // What is said now reaches nobody.
+        let _ = question.answer(Answer::Deny);
+        let again = Command::new(place.join("program")).status();
+        assert!(again.expect("run").success());
+    });
+}
+
+#[test]
 fn questions_that_nobody_takes_are_allowed_and_so_is_all_when_the_gate_is_closed() {
     let _alone = alone();
     lab::with_own_mounts(|place| {
