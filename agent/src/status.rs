@@ -324,7 +324,9 @@ fn for_people(status: &Status) -> String {
             ),
         ),
     ];
-    rows.iter()
+    let limits = coverage.limits.iter().map(|limit| ("limit", limit.clone()));
+    rows.into_iter()
+        .chain(limits)
         .map(|(name, value)| format!("{name:<12} {}\n", drift::escape(value.as_bytes())))
         .collect()
 }

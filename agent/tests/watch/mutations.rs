@@ -24,6 +24,12 @@ path = "/var/log"
 reason = "logs"
 "#;
 
+/// The tree becomes the lower layer of an overlay: what is changed is copied up, and has been looked at before.
+const OVERLAID: &str = "
+cd ..; mv root lower; mkdir root upper work
+mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,index=off,redirect_dir=off root
+";
+
 /// What is done, where it is seen, and by which program; a program that is empty is the shell itself.
 struct Mutation {
     script: &'static str,
@@ -103,8 +109,13 @@ fn each_mutation_is_told_as_a_scan_tells_it_and_with_who_did_it() {
 #[test]
 fn directory_by_directory_each_mutation_is_told_with_who_did_it_and_what_is_seen_less_is_said() {
     let name = "mutations::directory_by_directory_each_mutation_is_told_with_who_did_it_and_what_is_seen_less_is_said";
-    in_all(name, &BY_DIRECTORY, |kind, home, top| {
-        let mut world = World::limited(home, top, TREE, RULES);
+    let kinds = [&BY_DIRECTORY[..], &["ext4"]].concat();
+    in_all(name, &kinds, |kind, home, top| {
+        let tree = match kind {
+            "ext4" => TREE.to_owned() + OVERLAID,
+            _ => TREE.to_owned(),
+        };
+        let mut world = World::limited(home, top, &tree, RULES);
         let said = format!("{:?}", world.limits);
         assert!(said.contains("watched directory by directory"), "{said}");
         for Mutation { script, at, by } in MUTATIONS {

@@ -17,7 +17,7 @@ use driftmark_kernel::fanotify::Mask;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::table::Key;
+use super::table::{Key, Table};
 use super::walk::{Walked, Ways};
 use crate::scan::filesystems::below;
 
@@ -27,6 +27,8 @@ pub(super) struct Names {
     watcher: RecommendedWatcher,
     heard: Receiver<(PathBuf, Mask)>,
     is_lost: Arc<AtomicBool>,
+    /// How often something was watched, which is at least as many directories as there are.
+    count: usize,
     is_partial: bool,
     /// Whether all has to begin again.
     pub(super) is_out_of_step: bool,
@@ -68,14 +70,16 @@ impl Names {
             watcher: watcher.map_err(error_of)?,
             heard,
             is_lost,
+            count: 0,
             is_partial: false,
             is_out_of_step: false,
         };
         let left_out = match names.mark(ways, mount_point.clone()) {
             Ok(Walked::All) => None,
-            Ok(Walked::Full) => {
-                Some("no more of them than `fs.inotify.max_user_watches` allows".to_owned())
-            }
+            Ok(Walked::Full) => Some(format!(
+                "no more of them than `fs.inotify.max_user_watches`, and {}",
+                Table::MOST
+            )),
             Err(error) => Some(format!("not all of them: {error}")),
         };
         names.is_partial = left_out.is_some();
@@ -113,14 +117,24 @@ impl Names {
     }
 
     fn mark(&mut self, ways: Ways<'_>, path: TreePath) -> io::Result<Walked> {
-        let Names { watcher, root, .. } = self;
-        ways.walk(path, None, &mut |_, path, _| match watcher
-            .watch(&below(root, path), RecursiveMode::NonRecursive)
-        {
-            // Nothing here is known by what it is called.
-            Ok(()) => Ok(Some(Key::default())),
-            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => Ok(None),
-            Err(error) => Err(error_of(error)),
+        let Names {
+            watcher,
+            root,
+            count,
+            ..
+        } = self;
+        ways.walk(path, None, &mut |_, path, _| {
+            // Each takes some hundred bytes, with its path.
+            if *count >= Table::MOST {
+                return Ok(None);
+            }
+            *count += 1;
+            match watcher.watch(&below(root, path), RecursiveMode::NonRecursive) {
+                // Nothing here is known by what it is called.
+                Ok(()) => Ok(Some(Key::default())),
+                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => Ok(None),
+                Err(error) => Err(error_of(error)),
+            }
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Marked directories by what events call them in; where each lies, out.
 //!
 //! A directory knows its name and the one that it is in, so that what is below one that was renamed needs no change. Some
-//! 90 bytes each with what the allocator takes, and as many as [`Table::MOST`].
+//! 84 bytes each with what the allocator takes, and as many as [`Table::MOST`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -32,7 +32,7 @@ struct Node {
 }
 
 impl Table {
-    /// Nine megabytes, and some two hundred of the kernel's, which holds an inode for each mark.
+    /// Eight megabytes, and some two hundred of the kernel's, which holds an inode for each mark.
     pub(super) const MOST: usize = 100_000;
     /// Deeper is nothing that has a path.
     const DEEPEST: usize = TreePath::MAX_BYTES / 2;
