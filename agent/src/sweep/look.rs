@@ -37,6 +37,8 @@ pub(super) struct Sweep<'a> {
     namespaces: BTreeSet<Vec<u8>>,
     /// Files without names that processes have.
     unnamed: BTreeSet<(u64, u64)>,
+    /// The last program that was the image's: services run one many times over.
+    own: Option<((u64, u64), Vec<u8>)>,
     /// The path that was mapped last: most are mapped several times in a row.
     last: Vec<u8>,
     now: Duration,
@@ -87,6 +89,7 @@ impl<'a> Sweep<'a> {
             own_namespace: own_namespace(&by.root),
             namespaces: BTreeSet::new(),
             unnamed: BTreeSet::new(),
+            own: None,
             last: Vec::new(),
             now: Duration::from_nanos(boot::boottime_ns()),
             swept: Swept::default(),
@@ -103,6 +106,8 @@ impl Sweep<'_> {
         };
         let running = match directory.program() {
             Ok(running) => running,
+            // The kernel's own, or it has ended.
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(()),
             Err(_) => {
                 self.missed(directory);
                 return Ok(());
@@ -152,6 +157,12 @@ impl Sweep<'_> {
         let (running, baseline) = (process.running, self.request.baseline);
         let origin = running.origin();
         if origin == Origin::Unknown {
+            let is_it = |(file, link): &(_, Vec<u8>)| {
+                running.file() == Some(*file) && running.link() == link.as_slice()
+            };
+            if self.own.as_ref().is_some_and(is_it) {
+                return None;
+            }
             let path = below_root(&self.by.root, running.path())?;
             let is_it = |found: Stat| Some(named(found)) == running.file();
             let is_held = self.by.files.has(baseline, &path)
@@ -161,6 +172,9 @@ impl Sweep<'_> {
                 true => None,
                 false => Some(Stray::Foreign),
             };
+            if let Some(file) = running.file().filter(|_| stray.is_none()) {
+                self.own = Some((file, running.link().to_owned()));
+            }
             return stray.map(|stray| (path, stray));
         }
         let path = self.unnamed_path(running.path())?;
