@@ -62,7 +62,7 @@ test: ## everything that continuous integration runs
 		then $(CARGO) nextest run --locked --workspace --no-fail-fast; \
 		else $(CARGO) test --locked --workspace --lib --bins --tests; fi
 
-bench: ## the figures in README (root for some; PARTS="warm cold memory felt felt-cold growth", BENCH_LARGE=1 for a million entries)
+bench: ## the figures in README (root for some; PARTS="warm latency storm compare ...", BENCH_LARGE=1 for a million entries)
 	@packaging/setup bench
 	$(CARGO) run --locked --release -p driftmark-benches -- $(PARTS)
 

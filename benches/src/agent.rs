@@ -1,11 +1,14 @@
 //! The agent as it ships, with keys, and a place for its files.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use drift::Blake3;
+use drift::finding::{Drift, set_digest};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -15,6 +18,7 @@ use crate::turns::Run;
 pub struct Agent {
     program: PathBuf,
     root: PathBuf,
+    rules: PathBuf,
     work: TempDir,
 }
 
@@ -37,6 +41,7 @@ impl Agent {
         let agent = Agent {
             program: build()?,
             root: root.to_owned(),
+            rules: "none".into(),
             work,
         };
         let made = Command::new(&agent.program)
@@ -47,6 +52,15 @@ impl Agent {
             .status()?;
         ensure!(made.success(), "keygen: {made}");
         Ok(agent)
+    }
+
+    /// From now on manifests have these rules, as they are written in a file of rules.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn rule(&mut self, rules: &str) -> Result<()> {
+        self.rules = self.at("rules.toml");
+        std::fs::write(&self.rules, rules).context("write the rules")
     }
 
     /// A place among its files.
@@ -79,7 +93,8 @@ impl Agent {
             "--json".into(),
             "--name=bench".into(),
             "--version=1".into(),
-            "--rules=none".into(),
+            "--rules".into(),
+            self.rules.clone().into(),
             "--filesystem=none".into(),
             "--root".into(),
             root.into(),
@@ -111,6 +126,48 @@ impl Agent {
             arguments.push("--quick".into());
         }
         self.run(&arguments)
+    }
+
+    /// The digest of all that a full check finds in the tree now, whatever that is.
+    ///
+    /// # Errors
+    /// It could not look everywhere.
+    pub fn drifts(&self) -> Result<Blake3> {
+        let mut ids: Vec<_> = self.find(&[])?.iter().map(Drift::id).collect();
+        ids.sort();
+        Ok(set_digest(ids))
+    }
+
+    /// Where a check with these arguments besides finds drift.
+    ///
+    /// # Errors
+    /// It could not look everywhere.
+    pub fn paths(&self, arguments: &[&str]) -> Result<BTreeSet<String>> {
+        let drifts = self.find(arguments)?.into_iter();
+        Ok(drifts.map(|drift| drift.path.to_string()).collect())
+    }
+
+    fn find(&self, arguments: &[&str]) -> Result<Vec<Drift>> {
+        let mut check = Command::new(&self.program);
+        check.args(["check", "--json", "--root"]).arg(&self.root);
+        check.arg("--manifest").arg(self.manifest());
+        check.arg("--trust").arg(self.trust());
+        check.arg("--state").arg(self.at("checked"));
+        let output = check.args(arguments).output();
+        let output = output.context("start the agent")?;
+        ensure!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "check: {}\n{}",
+            output.status,
+            tail(&String::from_utf8_lossy(&output.stderr))
+        );
+        let text = String::from_utf8(output.stdout).context("read what check says")?;
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("{\"summary\""));
+        lines
+            .map(|line| serde_json::from_str(line).with_context(|| format!("read {line}")))
+            .collect()
     }
 
     /// Starts it and does nothing with it: the program and its libraries are in the page cache then.

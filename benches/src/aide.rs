@@ -70,6 +70,11 @@ impl Aide {
         self.run("--check")
     }
 
+    /// What the last of them reported; empty where nothing was.
+    pub fn report(&self) -> String {
+        fs::read_to_string(self.work.path().join("report")).unwrap_or_default()
+    }
+
     fn run(&self, what: &str) -> Result<Run> {
         let started = Instant::now();
         let mut aide = Command::new("aide")
@@ -89,8 +94,8 @@ impl Aide {
             "aide {what} ended with {code}\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let report = fs::read_to_string(self.work.path().join("report")).unwrap_or_default();
-        let entries = report
+        let entries = self
+            .report()
             .lines()
             .find_map(|line| line.trim().strip_prefix("Number of entries:"))
             .and_then(|number| number.trim().parse().ok());

@@ -17,6 +17,9 @@ pub const WATCHED: Duration = Duration::from_secs(60);
 /// A first scan of this machine takes seconds; it is paced or not.
 const FIRST_SCAN_LIMIT: Duration = Duration::from_secs(300);
 
+/// Where a daemon looks for the join token that it enrols with: there is none unless somebody puts it there.
+pub const TOKEN: &str = "token";
+
 /// What an idle daemon costs.
 #[derive(Debug, Clone, Copy)]
 pub struct Idle {
@@ -54,16 +57,17 @@ impl Daemon {
     pub fn start(agent: &Agent, name: &str, scan: &str) -> Result<Self> {
         let log = agent.at(&format!("{name}.log"));
         let out = fs::File::create(&log).context("create the daemon's log")?;
-        Self::start_telling(agent, name, scan, out)
+        Self::start_telling(agent, name, "listen = \"off\"\n", scan, out)
     }
 
-    /// The same, with its log going there.
+    /// The same, with its log going there, and `probe` being the section of that name.
     ///
     /// # Errors
     /// It does not start.
     pub fn start_telling(
         agent: &Agent,
         name: &str,
+        probe: &str,
         scan: &str,
         out: impl Into<Stdio>,
     ) -> Result<Self> {
@@ -71,12 +75,12 @@ impl Daemon {
         let (config, socket, log) = (at(".toml"), at(".sock"), at(".log"));
         let text = format!(
             "root = {:?}\nstate-directory = {:?}\nstatus-socket = {socket:?}\n[image]\nmanifest = {:?}\ntrust = [{:?}]\n\
-             [enroll]\ntoken-file = {:?}\n[probe]\nlisten = \"off\"\n[scan]\n{scan}",
+             [enroll]\ntoken-file = {:?}\n[probe]\n{probe}[scan]\n{scan}",
             agent.root(),
             at(""),
             agent.manifest(),
             agent.trust(),
-            agent.at("no-token"),
+            agent.at(TOKEN),
         );
         fs::write(&config, text).context("write the daemon's configuration")?;
         let mut daemon = Command::new(agent.program());
@@ -100,12 +104,7 @@ impl Daemon {
                 let log = fs::read_to_string(&self.log).unwrap_or_default();
                 bail!("the daemon ended with {status}:\n{log}");
             }
-            let mut status = Command::new(agent.program());
-            let status = status
-                .args(["status", "--json", "--socket"])
-                .arg(&self.socket)
-                .output()?;
-            let told: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+            let told = self.status(agent)?;
             if told["coverage"]["seen"].is_object() {
                 return Ok(());
             }
@@ -115,6 +114,34 @@ impl Daemon {
             );
             machine::let_pass(Duration::from_millis(200));
         }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn status(&self, agent: &Agent) -> Result<Value> {
+        let mut status = Command::new(agent.program());
+        let status = status
+            .args(["status", "--json", "--socket"])
+            .arg(&self.socket)
+            .output()
+            .context("ask the daemon")?;
+        // One that is not there yet answers nothing.
+        Ok(serde_json::from_slice(&status.stdout).unwrap_or_default())
+    }
+
+    /// The most memory that it ever had, in KiB.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn peak_kib(&self) -> Result<u64> {
+        machine::field_of(self.id(), "VmHWM:")
     }
 
     /// Stops it where it is, or lets it go on.
@@ -154,19 +181,9 @@ pub fn watch(agent: &Agent, name: &str, more: &str) -> Result<Idle> {
     machine::let_pass(WATCHED);
     let used = machine::cpu_of(id)?.saturating_sub(before);
     Ok(Idle {
-        resident_kib: field(id, "VmRSS:")?,
-        anonymous_kib: field(id, "RssAnon:")?,
-        peak_kib: field(id, "VmHWM:")?,
+        resident_kib: machine::field_of(id, "VmRSS:")?,
+        anonymous_kib: machine::field_of(id, "RssAnon:")?,
+        peak_kib: machine::field_of(id, "VmHWM:")?,
         core_percent: 100.0 * used.as_secs_f64() / watched.elapsed().as_secs_f64(),
     })
-}
-
-fn field(id: u32, name: &str) -> Result<u64> {
-    let status =
-        fs::read_to_string(format!("/proc/{id}/status")).context("read the daemon's status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    number
-        .and_then(|number| number.parse().ok())
-        .with_context(|| format!("find {name}"))
 }

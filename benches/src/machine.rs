@@ -81,6 +81,20 @@ pub fn cpu_of(id: u32) -> Result<Duration> {
     ticks(&id.to_string(), 2)
 }
 
+/// A number of `/proc/PID/status`: of a line that begins like this.
+///
+/// # Errors
+/// It is gone.
+pub fn field_of(id: u32, name: &str) -> Result<u64> {
+    let path = format!("/proc/{id}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("find {name}"))
+}
+
 /// The sum of the first so many of `utime`, `stime`, `cutime` and `cstime`: fields 14 to 17, counted after the name, which
 /// may have spaces.
 fn ticks(process: &str, fields: usize) -> Result<Duration> {

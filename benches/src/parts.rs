@@ -1,10 +1,16 @@
 //! One table each: what README shows, and what can be asked for alone.
 
+mod attribution;
 mod cold_check;
+mod compare;
 mod felt;
 mod growth;
 mod latency;
 mod memory;
+mod slowdown;
+mod stored;
+mod storm;
+mod volatile;
 mod warm;
 
 use std::path::Path;
@@ -23,7 +29,7 @@ pub struct Part {
 }
 
 /// All of them, in the order in which they are shown.
-pub const PARTS: [Part; 7] = [
+pub const PARTS: [Part; 13] = [
     Part {
         word: "warm",
         title: "Everything in the page cache",
@@ -58,5 +64,35 @@ pub const PARTS: [Part; 7] = [
         word: "latency",
         title: "How soon a change is known",
         measure: latency::measure,
+    },
+    Part {
+        word: "stored",
+        title: "How soon a change is stored, and the probe says so",
+        measure: stored::measure,
+    },
+    Part {
+        word: "attribution",
+        title: "Who wrote and was gone",
+        measure: attribution::measure,
+    },
+    Part {
+        word: "storm",
+        title: "More than a watch can take in",
+        measure: storm::measure,
+    },
+    Part {
+        word: "volatile",
+        title: "A busy directory in which anything may change",
+        measure: volatile::measure,
+    },
+    Part {
+        word: "slowdown",
+        title: "What others lose by the watch",
+        measure: slowdown::measure,
+    },
+    Part {
+        word: "compare",
+        title: "The same changes, as others tell of them",
+        measure: compare::measure,
     },
 ];

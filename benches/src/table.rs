@@ -95,3 +95,58 @@ pub fn peak(run: &Run) -> String {
     let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
     run.peak_kib.map_or_else(|| "—".to_owned(), mib)
 }
+
+/// A budget that is no ratio of two medians.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// What it may be, for people.
+    pub budget: &'static str,
+    /// What it was, for people.
+    pub value: String,
+    /// Whether that is within the budget; none where nothing is promised.
+    pub is_held: Option<bool>,
+}
+
+impl Figure {
+    /// A figure with its budget.
+    pub fn held(what: impl Into<String>, budget: &'static str, value: String, is: bool) -> Self {
+        Figure {
+            what: what.into(),
+            budget,
+            value,
+            is_held: Some(is),
+        }
+    }
+
+    /// One of which nothing is promised.
+    pub fn shown(what: impl Into<String>, value: String) -> Self {
+        Figure {
+            what: what.into(),
+            budget: "—",
+            value,
+            is_held: None,
+        }
+    }
+}
+
+/// The figures as a table.
+pub fn budgets(figures: &[Figure]) -> String {
+    let mut text = String::from("| what | budget | measured | |\n|---|---|---|---|\n");
+    for figure in figures {
+        let held = match figure.is_held {
+            Some(true) => "held",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        let Figure {
+            what,
+            budget,
+            value,
+            ..
+        } = figure;
+        text.push_str(&format!("| {what} | {budget} | {value} | {held} |\n"));
+    }
+    text
+}

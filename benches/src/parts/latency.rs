@@ -33,7 +33,13 @@ pub(super) fn measure(_: &Path) -> Result<String> {
     let agent = Agent::new(&root)?;
     agent.bake()?;
     let (log, out) = std::io::pipe().context("make a pipe")?;
-    let mut daemon = Daemon::start_telling(&agent, "latency", "quick-interval = \"1h\"\n", out)?;
+    let mut daemon = Daemon::start_telling(
+        &agent,
+        "latency",
+        "listen = \"off\"\n",
+        "quick-interval = \"1h\"\n",
+        out,
+    )?;
     let (lines, log_lines) = channel();
     std::thread::spawn(move || {
         let read = BufReader::new(log).lines().map_while(Result::ok);
