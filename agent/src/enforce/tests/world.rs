@@ -212,6 +212,17 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// What is mounted there would keep the directory from being removed.
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _ = unmount
+            .args(["--lazy", "--recursive"])
+            .arg(&self.root)
+            .status();
+    }
+}
+
 /// A shell that was started before there was a gate: what a process that has one starts holds it too, until it runs.
 struct Runner(Child);
 
