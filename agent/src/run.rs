@@ -4,6 +4,7 @@
 //! [`Sentinel`](crate::sentinel::Sentinel); here it is done.
 //!
 //! - [`daemon`]: the loop, and what happens in it.
+//! - [`last_seen`]: until when all was seen, for the start after this one.
 //! - [`link`]: the collector: who we are to it, and when to try again.
 //! - [`scanner`]: the thread that scans.
 //! - [`sight`]: what is seen between scans.
@@ -18,6 +19,7 @@ mod backoff;
 mod daemon;
 mod first_boot;
 mod guard;
+mod last_seen;
 mod link;
 mod scanner;
 mod sight;
@@ -28,12 +30,14 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::config::{self, Config, EXIT_CONFIG};
 use crate::confine;
 use crate::identity::{IdentityError, KeyError};
 use crate::log::{self, Chain};
 use crate::state_files::StateError;
+use crate::supervise::Keeper;
 
 pub use first_boot::FirstBoot;
 
@@ -45,10 +49,13 @@ const EXIT_LATER: u8 = 75;
 
 /// `run`: the daemon. Ends 0 when it was told to stop.
 pub fn run(file: Option<&Path>) -> ExitCode {
+    // Before anything is opened.
+    let keeper = Arc::new(Keeper::of_this_start());
     let surroundings = config::Surroundings::of_process();
     let sources = Sources {
         file,
         surroundings: &surroundings,
+        keeper: &keeper,
     };
     let mut config = match sources.load() {
         Ok(config) => config,
@@ -83,11 +90,13 @@ pub fn run(file: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Where the configuration comes from: it is looked at again until the instance is enrolled.
+/// Where the configuration comes from: it is looked at again until the instance is enrolled. And what an agent before this
+/// one has left behind.
 #[derive(Debug, Clone, Copy)]
 struct Sources<'a> {
     file: Option<&'a Path>,
     surroundings: &'a config::Surroundings,
+    keeper: &'a Arc<Keeper>,
 }
 
 impl Sources<'_> {

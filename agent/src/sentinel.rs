@@ -81,9 +81,11 @@ pub enum Event {
     Happened(Box<Drift>),
     /// The watch has begun, and sees this less, a sentence each.
     Watching(Vec<String>),
+    /// The same, and it goes on where that of an agent before this one ended: nothing has happened unseen in between.
+    Resumed(Vec<String>),
     /// The watch found what has become of paths that were changed.
     Seen(Box<Sighting>),
-    /// The watch lost events between these moments, by time since boot.
+    /// The watch lost events between these moments, by time since boot, or nobody watched.
     Blind {
         /// When all was last seen.
         from: Duration,
@@ -267,6 +269,7 @@ impl Sentinel {
                 self.tell_moments(now, act);
             }
             Event::Watching(limits) => self.watching(limits, now),
+            Event::Resumed(limits) => self.resumed(limits),
             Event::Seen(seen) => self.seen(*seen, now, act),
             Event::Blind { from, until } => self.blind(from, until, now),
             Event::InDoubt => self.reconcile(now),

@@ -2,8 +2,17 @@
 //!
 //! Through libsystemd (feature `systemd`) or the same protocol in Rust (feature `static`). Where nobody asked to be
 //! told, nothing is sent.
+//!
+//! [`Keeper`]: what the manager keeps while the daemon is not there.
 
+mod keeper;
+
+#[cfg(feature = "systemd")]
+use std::os::fd::AsRawFd as _;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+pub use keeper::{Keeper, named};
 
 /// Speaks to the service manager.
 #[derive(Debug)]
@@ -25,12 +34,12 @@ impl Supervisor {
 
     /// The daemon answers now. Sent before the first scan: a boot never waits for it.
     pub fn ready(&self) {
-        notify("READY", "1");
+        notify(&[("READY", "1")]);
     }
 
     /// The daemon is about to end.
     pub fn stopping(&self) {
-        notify("STOPPING", "1");
+        notify(&[("STOPPING", "1")]);
     }
 
     /// Has the service manager end this process if it is silent for longer than this, where it would wait longer.
@@ -45,7 +54,7 @@ impl Supervisor {
     pub fn status(&mut self, text: &str) {
         if self.status != text {
             text.clone_into(&mut self.status);
-            notify("STATUS", &text.replace('\n', " "));
+            notify(&[("STATUS", &text.replace('\n', " "))]);
         }
     }
 
@@ -54,7 +63,7 @@ impl Supervisor {
         let Some(period) = self.watchdog else { return };
         if uptime.saturating_sub(self.pinged) >= period / 2 {
             self.pinged = uptime;
-            notify("WATCHDOG", "1");
+            notify(&[("WATCHDOG", "1")]);
         }
     }
 }
@@ -66,9 +75,17 @@ impl Default for Supervisor {
 }
 
 #[cfg(feature = "systemd")]
-fn notify(key: &str, value: &str) {
+fn notify(words: &[(&str, &str)]) {
     // A manager that does not listen is no reason to stop verifying.
-    let _ = systemd::daemon::notify([(key, value)].iter());
+    let _ = systemd::daemon::notify(words.iter());
+}
+
+#[cfg(feature = "systemd")]
+fn keep(name: &str, descriptor: BorrowedFd<'_>) {
+    let words = [("FDSTORE", "1"), ("FDNAME", name), ("FDPOLL", "0")];
+    let of_this_process = 0;
+    let descriptors = [descriptor.as_raw_fd()];
+    let _ = systemd::daemon::pid_notify_with_fds(of_this_process, words.iter(), &descriptors);
 }
 
 #[cfg(feature = "systemd")]
@@ -80,8 +97,21 @@ fn watchdog() -> Option<Duration> {
 }
 
 #[cfg(all(feature = "static", not(feature = "systemd")))]
-fn notify(key: &str, value: &str) {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Custom(&format!("{key}={value}"))]);
+fn notify(words: &[(&str, &str)]) {
+    let words = words.iter().map(|(key, value)| format!("{key}={value}"));
+    let words = words.collect::<Vec<_>>().join("\n");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Custom(&words)]);
+}
+
+#[cfg(all(feature = "static", not(feature = "systemd")))]
+fn keep(name: &str, descriptor: BorrowedFd<'_>) {
+    use sd_notify::NotifyState;
+    let words = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    let _ = sd_notify::notify_with_fds(&words, &[descriptor]);
 }
 
 #[cfg(all(feature = "static", not(feature = "systemd")))]
@@ -90,7 +120,10 @@ fn watchdog() -> Option<Duration> {
 }
 
 #[cfg(not(any(feature = "systemd", feature = "static")))]
-fn notify(_key: &str, _value: &str) {}
+fn notify(_words: &[(&str, &str)]) {}
+
+#[cfg(not(any(feature = "systemd", feature = "static")))]
+fn keep(_name: &str, _descriptor: BorrowedFd<'_>) {}
 
 #[cfg(not(any(feature = "systemd", feature = "static")))]
 fn watchdog() -> Option<Duration> {

@@ -10,6 +10,7 @@
 //!   those were that are gone already, and [`in_image`] which of them the image has.
 //! - [`settle`]: many events about one thing become one look at it.
 //! - [`looking`]: the thread that reads and judges just what has changed.
+//! - [`seen`]: until when all was seen, for a start after this one and for whoever asks how long nothing was.
 //!
 //! Two threads of its own, not tasks of the daemon's runtime: a process that writes and ends is there for a millisecond,
 //! and neither a handshake with the collector nor the hashing of a large file may come between.
@@ -24,6 +25,7 @@ mod eyes;
 mod in_image;
 mod live;
 mod looking;
+mod seen;
 pub mod settle;
 mod starts;
 

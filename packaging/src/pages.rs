@@ -75,6 +75,10 @@ pub(crate) const AGENT: Program = Program {
                     "The instance's identity, and reports that wait for the collector. Never part of an image.",
                 ),
                 ("/run/driftmark/agent.sock", "Where `status` asks."),
+                (
+                    "/run/driftmark/last-seen",
+                    "Until when all that happened was seen, for the next start.",
+                ),
             ],
         },
         Section {

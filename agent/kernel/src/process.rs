@@ -1,6 +1,8 @@
-//! Nothing in, what this process holds of the machine out: its memory, how many files it may have open.
+//! Nothing in, what this process holds of the machine out: its memory, how many files it may have open, what it was passed.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Resource;
 
@@ -54,6 +56,35 @@ pub fn dump_no_core() -> io::Result<()> {
     let how = rustix::process::DumpableBehavior::NotDumpable;
     Ok(rustix::process::set_dumpable_behavior(how)?)
 }
+
+/// The descriptors that the service manager passed to this process when it started it, by name (sd_listen_fds(3)): those
+/// of a socket, and those that it kept for the process before. They are given once; a second call gives none.
+///
+/// Call it before anything is opened: a number that was not really passed is then open in nobody's name.
+pub fn passed_descriptors() -> Vec<(String, OwnedFd)> {
+    static GIVEN: AtomicBool = AtomicBool::new(false);
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    if GIVEN.swap(true, Ordering::Relaxed)
+        || variable("LISTEN_PID") != std::process::id().to_string()
+    {
+        return Vec::new();
+    }
+    let count = variable("LISTEN_FDS").parse().unwrap_or(0);
+    let names = variable("LISTEN_FDNAMES");
+    let names = names.split(':').chain(std::iter::repeat(""));
+    let numbers = FIRST_PASSED..FIRST_PASSED.saturating_add(count).min(LAST_PASSED);
+    let passed = numbers.zip(names).filter_map(|(number, name)| {
+        // SAFETY: whoever started this process says that this number was opened for it; it is taken here alone, and once.
+        let passed = unsafe { crate::sys::adopt_passed(number) };
+        Some((name.to_owned(), passed?))
+    });
+    passed.collect()
+}
+
+/// `SD_LISTEN_FDS_START`.
+const FIRST_PASSED: i32 = 3;
+/// A manager keeps no more than it is told to in a unit, which is a few dozen.
+const LAST_PASSED: i32 = 1024;
 
 /// `/proc/self/status` has no line `VmHWM: N kB`.
 #[derive(Debug, thiserror::Error)]

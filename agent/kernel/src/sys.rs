@@ -360,6 +360,21 @@ pub(crate) fn replace(place: &impl AsFd, other: BorrowedFd<'_>) -> rustix::io::R
     returned(answer.into()).map(drop)
 }
 
+/// Takes a descriptor that was open when this process was started, and keeps it from whatever it starts itself; none where
+/// the number is not open.
+///
+/// # Safety
+/// If it is open, nobody in this process owns it, and it is passed here once and nowhere else.
+pub(crate) unsafe fn adopt_passed(number: i32) -> Option<OwnedFd> {
+    // SAFETY: a flag of a number is set; whatever it is open on stays as it is.
+    let answer = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if answer < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the rest is the caller's promise.
+    unsafe { adopt(number) }
+}
+
 /// Takes a group that was kept elsewhere. nix has no safe way to it.
 pub(crate) fn group_of(kept: OwnedFd) -> Fanotify {
     // SAFETY: the descriptor was owned until now and is owned by the group from now on.

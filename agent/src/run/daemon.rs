@@ -28,7 +28,7 @@ use crate::scan::Pass;
 use crate::sentinel::{Action, Event, Health, Sentinel, Setup};
 use crate::spool::{Dropped, Kind, Name, Spool};
 use crate::status::Status;
-use crate::supervise::Supervisor;
+use crate::supervise::{Keeper, Supervisor};
 use crate::{probe, status};
 use driftmark_kernel::process;
 use exchange::Done;
@@ -47,7 +47,7 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
-    let (mut daemon, mut said, mut told, mut swept, mut guarding) = Daemon::start(config)?;
+    let (mut daemon, mut said, mut told, mut swept, mut guarding) = Daemon::start(config, sources.keeper)?;
     daemon.prepare_to_guard();
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;
@@ -156,7 +156,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Started, RunError> {
+    fn start(config: Config, keeper: &Arc<Keeper>) -> Result<Started, RunError> {
         let now = Now::read();
         let mut state = StateDirectory::open(&config.state_directory, &config.status_socket)?;
         let (run, previous_run) = state.begin_run()?;
@@ -188,7 +188,7 @@ impl Daemon {
             );
         }
         let (scanner, said) = Scanner::start(&config, state.path()).map_err(RunError::Runtime)?;
-        let (sight, told) = Sight::new(&config);
+        let (sight, told) = Sight::new(&config, keeper);
         let (sweeps, swept) = Sweeps::start(&config).map_err(RunError::Runtime)?;
         let (guards, guarding) = Guards::new(&config);
         let setup = Setup {
@@ -281,6 +281,7 @@ impl Daemon {
             }
         }
         self.look_at_disk(now);
+        self.sight.tick();
         if self.guards.look(now.uptime) {
             self.sentinel.unguarded(self.guards.limits());
         }

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use crate::baseline::Baseline;
 use crate::config::{Config, Watches};
 use crate::log::Chain;
+use crate::run::last_seen::LastSeen;
 use crate::sentinel::Event;
+use crate::supervise::Keeper;
 use crate::watch::attribution::CommandLine;
 use crate::watch::{LiveWatch, Order, Told};
 
@@ -24,6 +26,8 @@ pub(super) struct Sight {
     watches: Watches,
     command_line: CommandLine,
     told: mpsc::Sender<Word>,
+    keeper: Arc<Keeper>,
+    seen: LastSeen,
     /// The manifest that it is about, and the watch.
     now: Option<(Blake3, LiveWatch)>,
     /// How many have begun: what one before still had to say is about another manifest.
@@ -43,13 +47,15 @@ const QUEUED: usize = 16;
 
 impl Sight {
     /// Nothing is watched before the first manifest.
-    pub(super) fn new(config: &Config) -> (Self, mpsc::Receiver<Word>) {
+    pub(super) fn new(config: &Config, keeper: &Arc<Keeper>) -> (Self, mpsc::Receiver<Word>) {
         let (told, hearing) = mpsc::channel(QUEUED);
         let sight = Sight {
             root: config.root.clone(),
             watches: config.watches,
             command_line: config.command_line,
             told,
+            keeper: Arc::clone(keeper),
+            seen: LastSeen::open(&config.status_socket),
             now: None,
             number: 0,
             started: BTreeSet::new(),
@@ -66,6 +72,7 @@ impl Sight {
         // The one before ends first: it would tell what is against another manifest.
         self.now = None;
         if self.watches == Watches::Nothing {
+            self.keeper.keep_only(&[]);
             let reason = "it is switched off (`watch.enabled`)";
             return Some(Event::WatchEnded(reason.to_owned()));
         }
@@ -73,6 +80,8 @@ impl Sight {
             baseline,
             root: self.root.clone(),
             command_line: self.command_line,
+            keeper: Arc::clone(&self.keeper),
+            seen_until: self.seen.by_another.take(),
         };
         self.number += 1;
         let (told, number) = (self.told.clone(), self.number);
@@ -85,6 +94,14 @@ impl Sight {
             }
             // Tried again when the manifest is opened next.
             Err(error) => Some(Event::WatchEnded(Chain(&error).to_string())),
+        }
+    }
+
+    /// Keeps until when all was seen, for the next start. Call it once a second.
+    pub(super) fn tick(&self) {
+        let until = self.now.as_ref().map(|(_, watch)| watch.seen_until());
+        if let Some(until) = until.filter(|until| !until.is_zero()) {
+            self.seen.note(until);
         }
     }
 
@@ -118,10 +135,16 @@ impl Sight {
             return None;
         }
         Some(match told {
-            Told::Watching { limits } => {
-                tracing::info!(?limits, "the watch begins");
-                Event::Watching(limits)
-            }
+            Told::Watching { limits, is_resumed } => match is_resumed {
+                true => {
+                    tracing::info!(?limits, "the watch goes on where the one before it ended");
+                    Event::Resumed(limits)
+                }
+                false => {
+                    tracing::info!(?limits, "the watch begins");
+                    Event::Watching(limits)
+                }
+            },
             Told::Seen(seen) => {
                 if !seen.drifts.is_empty() {
                     let first = seen.drifts.first().map(|drift| drift.path.to_string());
@@ -137,7 +160,10 @@ impl Sight {
             }
             Told::Blind { from, until } => {
                 let milliseconds = until.saturating_sub(from).as_millis() as u64;
-                tracing::warn!(milliseconds, "the watch lost events");
+                tracing::warn!(
+                    milliseconds,
+                    "nothing was watched for a while, or events were lost"
+                );
                 Event::Blind { from, until }
             }
             Told::Executed(drift) => {

@@ -27,10 +27,12 @@ pub(super) struct Watching {
     limits: Vec<String>,
     /// Why it ended.
     ended: Option<String>,
+    /// What it tells began before this agent: it is no part of how the machine was when that started.
+    is_resumed: bool,
     /// How often it was blind, and for how long in all.
     blind_count: u64,
     blind: Duration,
-    /// Events were lost, and the pass that makes up for it has not ended.
+    /// It was, and the pass that makes up for it has not ended.
     is_blind: bool,
     /// A quick pass is wanted that begins after this.
     reconcile: Option<Duration>,
@@ -59,6 +61,12 @@ impl Sentinel {
         self.watch.ended = None;
         // Nobody saw what happened until now.
         self.reconcile(now);
+    }
+
+    pub(super) fn resumed(&mut self, limits: Vec<String>) {
+        self.watch.limits = limits;
+        self.watch.ended = None;
+        self.watch.is_resumed = true;
     }
 
     pub(super) fn watch_ended(&mut self, reason: String) {
@@ -99,7 +107,8 @@ impl Sentinel {
         let before = self.open_at(&seen.looks);
         let were_open: BTreeSet<TreePath> = before.iter().map(|(path, _)| path.clone()).collect();
         for passed in &seen.passed {
-            if !were_open.contains(&passed.path) && self.whole != Whole::AtFirstScan {
+            let is_first = self.whole == Whole::AtFirstScan && !self.watch.is_resumed;
+            if !were_open.contains(&passed.path) && !is_first {
                 let by = seen.actor(&passed.path);
                 self.happened(attributed(passed.clone(), by), now);
             }
@@ -223,7 +232,7 @@ impl Sentinel {
             .as_ref()
             .map(|reason| format!("nothing is watched between scans: {reason}"));
         let blind = self.watch.is_blind.then(|| {
-            "the watch lost events: what changed then is known once the next scan has ended"
+            "the watch was blind: what changed then is known once the next scan has ended"
                 .to_owned()
         });
         let limits = self.watch.limits.clone();
@@ -234,9 +243,9 @@ impl Sentinel {
     pub(super) fn watch_note(&self) -> Option<String> {
         (self.watch.blind_count > 0).then(|| {
             format!(
-                "the watch lost events {} times and was blind for {} ms in all: what changed then was found by scans",
-                self.watch.blind_count,
-                self.watch.blind.as_millis()
+                "the watch was blind for {} ms in all, {} times: what changed then was found by scans",
+                self.watch.blind.as_millis(),
+                self.watch.blind_count
             )
         })
     }

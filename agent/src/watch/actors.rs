@@ -32,7 +32,7 @@ pub(super) struct Actors(HashMap<u32, Known>);
 #[derive(Debug)]
 struct Known {
     pidfd: OwnedFd,
-    at: Duration,
+    looked: (Promptness, Duration),
     who: Arc<Attribution>,
 }
 
@@ -43,35 +43,30 @@ impl Actors {
     /// watched.
     const LASTS: Duration = Duration::from_millis(100);
 
-    /// Who an actor is.
+    /// Who an actor is; `looked` says how soon after its event that is asked, and when.
     pub(super) fn tell(
         &mut self,
         witness: &Witness,
         actor: Actor,
-        now: Duration,
+        looked: (Promptness, Duration),
         in_image: impl Fn(&Running) -> bool,
     ) -> Arc<Attribution> {
+        let (promptness, now) = looked;
         if let Some(known) = self.0.get(&actor.pid)
-            && now.saturating_sub(known.at) < Actors::LASTS
+            && known.looked.0 == promptness
+            && now.saturating_sub(known.looked.1) < Actors::LASTS
             && is_alive(&known.pidfd)
         {
             // As long as it lives nobody else has its number.
             return Arc::clone(&known.who);
         }
-        let who = Arc::new(witness.attribute(&actor, Promptness::AtOnce, in_image));
+        let who = Arc::new(witness.attribute(&actor, promptness, in_image));
         if let Ok(pidfd) = actor.pidfd {
             if self.0.len() >= Actors::MOST {
                 self.0.clear();
             }
             let who = Arc::clone(&who);
-            self.0.insert(
-                actor.pid,
-                Known {
-                    pidfd,
-                    at: now,
-                    who,
-                },
-            );
+            self.0.insert(actor.pid, Known { pidfd, looked, who });
         }
         who
     }

@@ -4,6 +4,7 @@
 //! are), [`names`] alone. What is seen less is a sentence each.
 
 mod directories;
+mod kept;
 mod names;
 mod table;
 mod walk;
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use drift::TreePath;
+use drift::{Blake3, TreePath};
 use driftmark_kernel::fanotify::{Event, Handle, Holder, Mask, Place, Shows, Sight, Watch};
 use driftmark_kernel::{Mount, Stat, Tree};
 
@@ -23,6 +24,7 @@ use self::names::Names;
 pub(super) use self::walk::Ways;
 use self::whole::Whole;
 use crate::scan::filesystems::{below, topmost_at};
+use crate::supervise::Keeper;
 
 /// One watched file system: a queue of its own, as a queue may refuse to hold two kinds of them.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Eyes {
     pub(super) all: Vec<Eye>,
     /// What is seen less, a sentence each.
     pub(super) limits: Vec<String>,
+    /// Whether nothing has happened unseen since an agent before this one ended, but for what its queues had no room for.
+    pub(super) is_resumed: bool,
 }
 
 /// A name that an event is about.
@@ -64,19 +68,28 @@ pub(super) struct Opening<'a> {
     pub(super) mounts: &'a [Mount],
     /// Written to when there is something to read that no queue of [`Eye::watch`] has.
     pub(super) wake: &'a Arc<OwnedFd>,
+    /// Where queues are kept over a restart.
+    pub(super) keeper: &'a Keeper,
+    /// What is held.
+    pub(super) manifest: Blake3,
 }
 
 impl Eyes {
-    /// Marks every file system of the image.
+    /// Marks every file system of the image, or goes on with the marks of an agent before this one.
     pub(super) fn open(with: &Opening<'_>) -> Eyes {
-        let mut eyes = Eyes::default();
+        let mut eyes = Eyes {
+            is_resumed: true,
+            ..Eyes::default()
+        };
         let top = TreePath::root();
         let filesystems = with.ways.filesystems;
         for (mount_point, tree) in
             std::iter::once((&top, filesystems.root())).chain(filesystems.others())
         {
             let mount = topmost_at(with.mounts, &below(with.root, mount_point));
-            let limits = match Eye::open(tree, mount_point, mount, with) {
+            let opened = Eye::open(tree, mount_point, mount, with);
+            eyes.is_resumed &= opened.as_ref().is_ok_and(|(eye, _)| eye.is_late());
+            let limits = match opened {
                 Ok((eye, limit)) => {
                     eyes.all.push(eye);
                     limit
@@ -91,6 +104,14 @@ impl Eyes {
                 .extend(limits.map(|limit| format!("between scans {mount_point} is {limit}")));
         }
         eyes
+    }
+
+    /// What the service manager keeps of it.
+    pub(super) fn kept_as(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().filter_map(|eye| match &eye.sees {
+            Sees::Whole(whole) => Some(whole.kept_as.as_str()),
+            Sees::Directories(_) | Sees::Names(_) => None,
+        })
     }
 
     /// Marks everything anew, and gives what was marked before: what these still have is theirs to tell. Whatever was
@@ -133,13 +154,24 @@ impl Eye {
         with: &Opening<'_>,
     ) -> io::Result<(Eye, Option<String>)> {
         let holder = Holder::of(tree, shows(mount))?;
-        let (sight, watch) = match queue() {
+        let path = below(with.root, mount_point);
+        let kept_as = kept::name(with, &path);
+        let kept = kept::taken_back(with, &kept_as, &path);
+        let is_late = kept.is_some();
+        let (sight, watch) = match kept.map_or_else(queue, Ok) {
             Ok(watch) => (watch.watch_filesystem(holder.as_fd()), Some(watch)),
             Err(because) => (Sight::None { because }, None),
         };
         let said = sight.to_string();
         let (sees, limit) = match (sight, watch) {
-            (Sight::Whole { .. }, Some(watch)) => (Sees::Whole(Whole::new(watch, holder)), None),
+            (Sight::Whole { .. }, Some(watch)) => {
+                let mut whole = Whole::new(watch, holder, kept_as);
+                whole.is_late = is_late;
+                if !is_late {
+                    with.keeper.keep(&whole.kept_as, &whole.watch);
+                }
+                (Sees::Whole(whole), None)
+            }
             (Sight::Directories { .. }, Some(watch)) => {
                 let (all, left_out) = Directories::open(watch, mount_point, with.ways);
                 (Sees::Directories(all), Some(less(&said, LESS, left_out)))
@@ -160,6 +192,18 @@ impl Eye {
             Sees::Whole(whole) => Some(&whole.watch),
             Sees::Directories(directories) => Some(&directories.watch),
             Sees::Names(_) => None,
+        }
+    }
+
+    /// Whether what is queued happened while nobody read.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(&self.sees, Sees::Whole(whole) if whole.is_late)
+    }
+
+    /// Has the service manager keep what it has now.
+    pub(super) fn keep(&self, keeper: &Keeper) {
+        if let Sees::Whole(whole) = &self.sees {
+            keeper.keep(&whole.kept_as, &whole.watch);
         }
     }
 
@@ -198,7 +242,10 @@ impl Eye {
     /// It was read, and `count` events came: none where nothing is queued any more.
     pub(super) fn has_been_read(&mut self, count: usize) {
         match &mut self.sees {
-            Sees::Whole(whole) => whole.forget(),
+            Sees::Whole(whole) => {
+                whole.forget();
+                whole.is_late &= count > 0;
+            }
             Sees::Directories(directories) if count == 0 => directories.has_read_all(),
             Sees::Directories(_) | Sees::Names(_) => {}
         }
@@ -275,9 +322,12 @@ fn made_elsewhere(mount: &Mount) -> Option<String> {
 
 /// For all but programs, which have a queue of their own.
 fn queue() -> io::Result<Watch> {
-    let watch = Watch::open()?;
+    Ok(of_changes(Watch::open()?))
+}
+
+fn of_changes(watch: Watch) -> Watch {
     let changes = Mask(watch.asks().0 & !Mask::OPEN_EXEC.0);
-    Ok(watch.asking(changes))
+    watch.asking(changes)
 }
 
 /// A subvolume is a part of its file system, although the mount table calls it by its own path or not.

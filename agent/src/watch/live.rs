@@ -25,6 +25,7 @@ use super::attribution::{CommandLine, Witness};
 use super::eyes::{Eyes, Opening, Ways};
 use super::in_image::InImage;
 use super::looking::{Gaze, Sighting};
+use super::seen::Seen;
 use super::settle::{Change, Settle};
 use super::starts::{Starts, Strangers};
 use crate::baseline::Baseline;
@@ -33,6 +34,7 @@ use crate::scan::Look;
 use crate::scan::filesystems::Filesystems;
 use crate::scan::look::Linked;
 use crate::scan::mounts::{Cover, covers, table};
+use crate::supervise::Keeper;
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -43,19 +45,25 @@ pub struct Order {
     pub root: PathBuf,
     /// How much of command lines is told.
     pub command_line: CommandLine,
+    /// Where queues are kept while no agent is there.
+    pub keeper: Arc<Keeper>,
+    /// When an agent before this one had last seen all, by time since boot; none where none is known of.
+    pub seen_until: Option<Duration>,
 }
 
 /// What a watch tells.
 #[derive(Debug)]
 pub enum Told {
-    /// All that happens from now on is seen, but for these limits, a sentence each. What happened before is not.
+    /// All that happens from now on is seen, but for these limits, a sentence each.
     Watching {
         /// What is seen less.
         limits: Vec<String>,
+        /// Whether what happened before is seen too, since an agent before this one ended. Else nobody saw it.
+        is_resumed: bool,
     },
     /// What has become of paths that were changed.
     Seen(Box<Sighting>),
-    /// Events were lost: between these moments, by time since boot, anything may have happened.
+    /// Events were lost, or no agent was there: between these moments, by time since boot, anything may have happened.
     Blind {
         /// When all was last seen.
         from: Duration,
@@ -77,6 +85,7 @@ pub struct LiveWatch {
     wake: Arc<OwnedFd>,
     asked: Asked,
     container_starts: Arc<AtomicU64>,
+    seen: Arc<Seen>,
 }
 
 /// What somebody else wants to be looked at, and who may have changed it.
@@ -117,22 +126,26 @@ impl LiveWatch {
             wake: Arc::clone(&wake),
             asked: Asked::default(),
             container_starts: Arc::default(),
+            seen: Arc::default(),
         };
+        let seen = Arc::clone(&watch.seen);
         let asked = Arc::clone(&watch.asked);
         let container_starts = Arc::clone(&watch.container_starts);
         let thread = std::thread::Builder::new().name("watch".into());
         thread.spawn(move || {
-            let around = Around {
+            let mut around = Around {
                 order,
                 tell,
                 over,
                 wake,
                 asked,
                 container_starts,
+                seen,
             };
             loop {
                 match around.watch() {
-                    Ok(Ended::Anew) => {}
+                    // From here on what happens in between is this agent's to find out.
+                    Ok(Ended::Anew) => around.order.seen_until = None,
                     Ok(Ended::Told) => return,
                     Ok(Ended::Blinded(reason)) | Err(reason) => {
                         return (around.tell)(Told::Ended(reason));
@@ -147,6 +160,12 @@ impl LiveWatch {
     pub fn look_at(&self, paths: BTreeMap<TreePath, Arc<Attribution>>) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = paths;
         awake(&self.wake);
+    }
+
+    /// Until when all that happened was seen, by time since boot; zero where it never was. Ask now and then: the time for
+    /// which it was blind is told by that.
+    pub fn seen_until(&self) -> Duration {
+        self.seen.asked(now())
     }
 
     /// How many programs containers were seen to start since it began.
@@ -175,6 +194,7 @@ struct Around {
     wake: Arc<OwnedFd>,
     asked: Asked,
     container_starts: Arc<AtomicU64>,
+    seen: Arc<Seen>,
 }
 
 /// Why a watch came to an end.
@@ -205,8 +225,6 @@ struct Live<'a> {
     actors: Actors,
     touches: Touches,
     settle: Settle,
-    /// When the queues were last empty.
-    all_seen: Duration,
     /// Something is marked that must not be ignored any more.
     is_to_renew: bool,
     /// Only a pass can tell what was seen, and that was not told yet.
@@ -239,19 +257,34 @@ impl Around {
             rules: baseline.manifest.rules(),
         };
         let began = now();
+        let keeper = &self.order.keeper;
         let eyes = Eyes::open(&Opening {
             ways,
             root: &root,
             mounts: &mounted,
             wake: &self.wake,
+            keeper,
+            manifest: baseline.manifest.identity().blake3,
         });
         let rest = BEGINNING_REST.max((now() - began) * SHARE_OF_BEGINNING);
         let limits = eyes.limits.clone();
         if eyes.all.is_empty() {
             return Err(limits.join("; "));
         }
-        let starts = Starts::open(&mounted);
-        (self.tell)(Told::Watching { limits });
+        let starts = Starts::open(&mounted, keeper);
+        let kept: Vec<&str> = eyes.kept_as().chain([Starts::KEPT_AS]).collect();
+        keeper.keep_only(&kept);
+        let (is_resumed, seen_until) = (eyes.is_resumed, self.order.seen_until);
+        if let Some(from) = seen_until.filter(|_| !is_resumed) {
+            let until = now();
+            (self.tell)(Told::Blind { from, until });
+        }
+        (self.tell)(Told::Watching { limits, is_resumed });
+        // What a queue that was kept had no room for may have happened any time since the agent before saw all.
+        self.seen.all(match is_resumed {
+            true => seen_until.unwrap_or_default(),
+            false => now(),
+        });
         let mut live = Live {
             around: self,
             ways,
@@ -265,7 +298,6 @@ impl Around {
             actors: Actors::default(),
             touches: Touches::default(),
             settle: Settle::default(),
-            all_seen: now(),
             is_to_renew: false,
             is_in_doubt: false,
             next_doubt: Duration::ZERO,
@@ -425,7 +457,9 @@ impl Live<'_> {
             }
         });
         // Interrupted, it merely looks around too early.
+        self.around.seen.waits(count == 0);
         let _ = poll(&mut polled, until.as_ref());
+        self.around.seen.waits(false);
         let woken = |polled: &PollFd<'_>| !polled.revents().is_empty();
         if polled.first().is_some_and(woken) {
             let _ = rustix::io::read(&*self.around.wake, &mut [0; 8]);

@@ -20,11 +20,14 @@ use driftmark_kernel::{Mount, Tree};
 
 use super::eyes::shows;
 use super::live::READS_IN_A_ROW;
+use crate::supervise::Keeper;
 
 /// Programs that are started.
 #[derive(Debug)]
 pub(super) struct Starts {
     watch: Watch,
+    /// What is queued happened while nobody read.
+    pub(super) is_late: bool,
     places: Vec<Started>,
     /// When somebody may be waked by it again.
     pub(super) next: Duration,
@@ -50,11 +53,21 @@ impl Starts {
     /// It is read at least this often where programs are started, so that it does not overflow.
     pub(super) const REST: Duration = Duration::from_secs(1);
 
+    /// What the service manager keeps it as. It is about whatever is mounted, and ignores nothing.
+    pub(super) const KEPT_AS: &str = "programs";
+
     /// None where there can be none: whoever has ended is not known by its program then.
-    pub(super) fn open(mounts: &[Mount]) -> Option<Starts> {
-        let watch = Watch::open().ok()?.asking(Mask::OPEN_EXEC);
+    pub(super) fn open(mounts: &[Mount], keeper: &Keeper) -> Option<Starts> {
+        let kept = keeper.take(Starts::KEPT_AS);
+        let is_late = kept.is_some();
+        let watch = kept.map_or_else(Watch::open, Ok).ok()?;
+        let watch = watch.asking(Mask::OPEN_EXEC);
+        if !is_late {
+            keeper.keep(Starts::KEPT_AS, &watch);
+        }
         let mut starts = Starts {
             watch,
+            is_late,
             places: Vec::new(),
             next: Duration::ZERO,
         };
@@ -101,13 +114,14 @@ impl Starts {
     /// # Errors
     /// It cannot be read.
     pub(super) fn read(
-        &self,
+        &mut self,
         buffer: &mut Buffer,
         ran: &mut dyn FnMut(Actor, &[u8]),
     ) -> io::Result<usize> {
         let (mut count, mut held) = (0, HashMap::new());
         for _ in 0..READS_IN_A_ROW {
             let Some(events) = self.watch.read(buffer)? else {
+                self.is_late = false;
                 break;
             };
             for event in events.filter_map(Result::ok) {

@@ -26,7 +26,12 @@ impl Drop for Running {
 
 impl Instance {
     pub(crate) fn new(token: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Instance::within(&std::env::temp_dir(), token)
+    }
+
+    /// One whose files all lie in this directory.
+    pub(crate) fn within(directory: &Path, token: &str) -> Self {
+        let home = tempfile::tempdir_in(directory).unwrap();
         let probe = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -85,6 +90,11 @@ impl Instance {
         command
             .env_remove("NOTIFY_SOCKET")
             .envs(surroundings.iter().copied());
+        self.start_by(command)
+    }
+
+    /// Starts it by a command that ends in running what its arguments say.
+    pub(crate) fn start_by(&self, mut command: Command) -> Running {
         command
             .arg("run")
             .arg("--config")

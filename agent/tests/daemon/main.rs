@@ -10,5 +10,10 @@ mod enrolment;
 mod instance;
 mod life;
 mod loopback;
+mod manager;
+#[allow(dead_code, reason = "other kinds of file systems are another test's")]
+#[path = "../watch/place.rs"]
+mod place;
+mod restarted;
 mod waiting;
 mod watched;

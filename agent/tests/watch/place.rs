@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::world::SOON;
+/// Nothing takes so long.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Kinds of file systems that are watched as a whole.
 pub(crate) const KINDS: [&str; 6] = [

@@ -22,8 +22,7 @@ use driftmark_agent::sweep::{SweepRequest, Sweeper, Swept};
 use driftmark_agent::watch::attribution::CommandLine;
 use driftmark_agent::watch::{LiveWatch, Order, Told};
 
-/// Nothing takes so long.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+use crate::place::SOON;
 
 #[derive(Parser)]
 struct Flags {
@@ -81,6 +80,8 @@ impl World {
             baseline: Arc::clone(&baseline),
             root: root.clone(),
             command_line: CommandLine::Redacted,
+            keeper: Arc::default(),
+            seen_until: None,
         };
         let watch = LiveWatch::start(order, move |told| {
             hold(&told);
@@ -102,7 +103,7 @@ impl World {
             watch: watch.unwrap(),
         };
         match world.told.recv_timeout(SOON).unwrap() {
-            Told::Watching { limits } => world.limits = limits,
+            Told::Watching { limits, .. } => world.limits = limits,
             other => panic!("{other:?}"),
         }
         world.open = world.scanned();
@@ -202,7 +203,7 @@ impl World {
                 self.in_doubt();
             }
             Told::Executed(drift) => self.executed.push(*drift),
-            Told::Watching { limits } => {
+            Told::Watching { limits, .. } => {
                 self.limits = limits;
                 self.beginnings += 1;
                 self.in_doubt();

@@ -3,7 +3,8 @@
 //! From the whole way ([`replacement`]) to what goes wrong on it: agents that die ([`agent_down`]), machines that come and
 //! go ([`boots`]), collectors that die ([`durability`]) or are away ([`away`]), instances with more drift than anyone reads
 //! ([`many`]), fleets that are not to be touched ([`modes`]), too much at once ([`breakers`]), and instances that cannot
-//! say what they are ([`unverifiable`]). What happens between scans: [`watched`]; what does not: [`enforced`].
+//! say what they are ([`unverifiable`]). What happens between scans: [`watched`]; what does not: [`enforced`]; and between
+//! two starts: [`restarted`].
 #![forbid(unsafe_code)]
 
 mod agent_down;
@@ -15,6 +16,7 @@ mod enforced;
 mod many;
 mod modes;
 mod replacement;
+mod restarted;
 mod unverifiable;
 mod watched;
 

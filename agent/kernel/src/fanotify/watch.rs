@@ -1,6 +1,7 @@
 //! Nothing in, a queue of events out, and the reading of it.
 
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
@@ -58,8 +59,8 @@ impl Watch {
     /// # Errors
     /// `InvalidData` where the descriptor is none of [`Watch::open`], and so tells other things than this reads.
     pub fn resumed(kept: OwnedFd) -> io::Result<Watch> {
-        let about = std::fs::File::open(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()))?;
         let mut head = Vec::new();
+        let about = about(kept.as_fd())?;
         about.take(ABOUT_BYTES).read_to_end(&mut head)?;
         let asks = match flags_in(&head).map(|flags| flags | CLOSE_ON_EXEC) {
             Some(NAMES_AND_TARGETS) => CHANGES,
@@ -70,6 +71,22 @@ impl Watch {
             group: crate::sys::group_of(kept),
             asks,
         })
+    }
+
+    /// Whether the file system with this device (as the mount table has it) is marked as a whole, for all that this queue
+    /// asks for: one that was unmounted since, or never was the one, is not.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn has_marked(&self, device: (u32, u32)) -> io::Result<bool> {
+        for line in BufReader::new(about(self.as_fd())?).split(b'\n') {
+            if let Some((marked, mask)) = marked_in(&line?) {
+                if marked == device && mask.has(self.asks) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The same queue for marks that ask for no more than this.
@@ -168,6 +185,21 @@ fn flags_in(about: &[u8]) -> Option<u32> {
         .find_map(|line| line.strip_prefix(b"fanotify flags:"))?;
     let digits = line.split(|byte| *byte == b' ').next()?;
     u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+}
+
+fn about(group: BorrowedFd<'_>) -> io::Result<File> {
+    File::open(format!("/proc/self/fdinfo/{}", group.as_raw_fd()))
+}
+
+/// The device and the mask of a line on a file system that is marked as a whole: `fanotify sdev:HEX mflags:HEX mask:HEX
+/// ignored_mask:HEX`. The device is as the kernel has it, with 20 bits for the minor number.
+fn marked_in(line: &[u8]) -> Option<((u32, u32), Mask)> {
+    let text = str::from_utf8(line).ok()?.strip_prefix("fanotify sdev:")?;
+    let mut fields = text.split(' ');
+    let number = |digits: &str| u32::from_str_radix(digits, 16).ok();
+    let device = number(fields.next()?)?;
+    let mask = number(fields.find_map(|field| field.strip_prefix("mask:"))?)?;
+    Some(((device >> 20, device & 0xf_ffff), Mask(mask.into())))
 }
 
 /// A descriptor that is no group of [`Watch::open`].

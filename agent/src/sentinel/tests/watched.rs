@@ -166,7 +166,7 @@ fn lost_events_are_said_until_a_quick_pass_that_began_after_them_has_ended() {
         coverage
             .limits
             .iter()
-            .any(|limit| limit.contains("lost events"))
+            .any(|limit| limit.contains("was blind"))
     );
     let actions = steps(&mut sentinel, Event::Tick, at(23));
     assert_eq!(passes(&actions), [Pass::Quick]);

@@ -16,6 +16,10 @@ use super::{At, Ways, queue};
 pub(super) struct Whole {
     pub(super) watch: Watch,
     pub(super) holder: Holder,
+    /// What the service manager keeps the queue as.
+    pub(super) kept_as: String,
+    /// What is queued happened while nobody read.
+    pub(super) is_late: bool,
     /// The directory that was looked for last. What one reading brings has all happened before it is asked after, so one
     /// answer is as good as another.
     last: Option<Last>,
@@ -37,10 +41,12 @@ struct Found {
 }
 
 impl Whole {
-    pub(super) fn new(watch: Watch, holder: Holder) -> Whole {
+    pub(super) fn new(watch: Watch, holder: Holder, kept_as: String) -> Whole {
         Whole {
             watch,
             holder,
+            kept_as,
+            is_late: false,
             last: None,
         }
     }

@@ -11,7 +11,7 @@ use driftmark_kernel::fanotify::{Actor, Buffer, Event, Mask, Place, Watch};
 use driftmark_kernel::{FileKind, Stat};
 
 use super::{Live, READS_IN_A_ROW, Told, now};
-use crate::watch::attribution::{Running, is_loader};
+use crate::watch::attribution::{Promptness, Running, is_loader};
 use crate::watch::eyes::At;
 use crate::watch::settle::Change;
 use crate::watch::starts::Starts;
@@ -59,7 +59,7 @@ impl Live<'_> {
             }
         }
         if is_all {
-            self.all_seen = began;
+            self.around.seen.all(began);
         }
         Ok(count)
     }
@@ -73,6 +73,8 @@ impl Live<'_> {
                 .read_once(eye, Some(&before), &mut buffer)
                 .is_ok_and(|some| some > 0)
             {}
+            // Not sooner: what is queued in the one before outlives this agent as long as it is not read.
+            self.eyes.all[eye].keep(&self.around.order.keeper);
         }
     }
 
@@ -123,7 +125,7 @@ impl Live<'_> {
     }
 
     fn blind(&mut self) {
-        let (from, until) = (self.all_seen, now());
+        let (from, until) = (self.around.seen.until(), now());
         (self.around.tell)(Told::Blind { from, until });
     }
 
@@ -174,7 +176,7 @@ impl Live<'_> {
             }
             return;
         }
-        let by = self.actor(event.actor);
+        let by = self.actor(event.actor, promptness(self.eyes.all[eye].is_late()));
         for At { path, .. } in held {
             self.changed(path, change, what, &by);
         }
@@ -210,7 +212,8 @@ impl Live<'_> {
             && self.ways.filesystems.look_up(&path).is_ok_and(is_it);
         if is_held {
             // Whether its other names are as they should be, the look finds out.
-            let (what, by) = (event.what, self.actor(event.actor));
+            let promptness = promptness(self.eyes.all[eye].is_late());
+            let (what, by) = (event.what, self.actor(event.actor, promptness));
             self.changed(path, Change::Done, what, &by);
         } else if stat.nlink > 1 && stat.kind != FileKind::Directory {
             // Which names it has, only a pass can tell.
@@ -235,7 +238,7 @@ impl Live<'_> {
         }
     }
 
-    fn actor(&mut self, actor: Actor) -> Arc<Attribution> {
+    fn actor(&mut self, actor: Actor, promptness: Promptness) -> Arc<Attribution> {
         let (around, programs) = (self.around, &self.programs);
         let filesystems = self.ways.filesystems;
         let in_image = |running: &Running| {
@@ -249,7 +252,8 @@ impl Live<'_> {
             let is_it = found.is_some() && found == running.file();
             is_it && programs.borrow_mut().has(&around.order.baseline, &path)
         };
-        self.actors.tell(&self.witness, actor, now(), in_image)
+        let looked = (promptness, now());
+        self.actors.tell(&self.witness, actor, looked, in_image)
     }
 
     /// Takes in which programs were started.
@@ -260,6 +264,7 @@ impl Live<'_> {
         let (around, actors, witness) = (self.around, &mut self.actors, &mut self.witness);
         let mut strangers: Vec<(TreePath, Actor, u64)> = Vec::new();
         let programs = self.programs.get_mut();
+        let promptness = promptness(starts.is_late);
         let read = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
             let inside = below_root(around, path);
@@ -290,14 +295,14 @@ impl Live<'_> {
             }
         }
         for (path, actor, count) in strangers {
-            self.executed(&path, actor, count);
+            self.executed(&path, (actor, promptness), count);
         }
     }
 
     /// Tells of a program that is not the image's, and was started so many times. What a container runs is its own image's:
     /// that is counted.
-    fn executed(&mut self, path: &TreePath, actor: Actor, count: u64) {
-        let by = self.actor(actor);
+    fn executed(&mut self, path: &TreePath, (actor, promptness): (Actor, Promptness), count: u64) {
+        let by = self.actor(actor, promptness);
         let container = by.process.as_ref().and_then(|by| by.container.as_ref());
         if container.is_some_and(|container| container.runtime.is_some()) {
             let starts = &self.around.container_starts;
@@ -310,6 +315,13 @@ impl Live<'_> {
             ..judge_execution(path)
         };
         (self.around.tell)(Told::Executed(Box::new(drift)));
+    }
+}
+
+fn promptness(is_late: bool) -> Promptness {
+    match is_late {
+        true => Promptness::Late,
+        false => Promptness::AtOnce,
     }
 }
 

@@ -118,6 +118,10 @@ fn a_queue_that_was_kept_elsewhere_has_what_happened_meanwhile() {
         fs::write(place.join("meanwhile"), b"").expect("write");
         let watch = Watch::resumed(kept).expect("resume");
         assert!(watch.asks().has(Mask::RENAME));
+        let (major, minor) = crate::Stat::of(&holder).expect("stat").dev;
+        let has_marked = |device| watch.has_marked(device).expect("fdinfo");
+        assert!(has_marked((major, minor)), "after all the directories");
+        assert!(!has_marked((major, minor + 1)));
         let mut world = World {
             root: place.to_owned(),
             watch,
@@ -130,6 +134,31 @@ fn a_queue_that_was_kept_elsewhere_has_what_happened_meanwhile() {
                 .any(|event| event.path.as_deref() == Some("meanwhile")),
             "{seen:?}"
         );
+    });
+}
+
+#[test]
+fn a_mark_is_gone_with_its_file_system_and_is_no_mark_for_more_than_it_asks_for() {
+    let _alone = alone();
+    lab::with_own_mounts(|place| {
+        lab::mount_tmpfs(place);
+        let World { watch, holder, .. } = World::around(place, Shows::All);
+        let device = crate::Stat::of(&holder).expect("stat").dev;
+        let less = Watch::open().expect("a group").asking(Mask::MODIFY);
+        assert!(matches!(
+            less.watch_filesystem(holder.as_fd()),
+            Sight::Whole { .. }
+        ));
+        let again = |watch: &Watch| {
+            let kept = watch.as_fd().try_clone_to_owned().expect("keep it");
+            Watch::resumed(kept).expect("resume")
+        };
+        assert!(!again(&less).has_marked(device).expect("fdinfo"));
+        assert!(again(&watch).has_marked(device).expect("fdinfo"));
+        drop(holder);
+        let unmounted = Command::new("umount").arg(place).status().expect("umount");
+        assert!(unmounted.success());
+        assert!(!again(&watch).has_marked(device).expect("fdinfo"));
     });
 }
 
