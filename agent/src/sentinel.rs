@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::attribution::Attribution;
+use drift::class::Class;
 use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{
@@ -453,6 +454,11 @@ impl Sentinel {
             act(Action::Probe(health));
         }
     }
+}
+
+/// Of the agent's own files: program, unit, configuration, manifest and what that is trusted by.
+fn is_own(drift: &Drift) -> bool {
+    drift.class == Class::Sentinel
 }
 
 /// What makes two sights of a held value the same news: of an append-only file that is held, its held beginning.

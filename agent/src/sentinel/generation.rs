@@ -12,7 +12,7 @@ use drift::finding::{Drift, DriftId, HostPackage};
 use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
 
 use super::news::News;
-use super::{Action, Sentinel};
+use super::{Action, Sentinel, is_own};
 use crate::clock::Now;
 
 /// What is left of [`Report::MAX_BYTES`] for lists: commas, digits of numbers that grow, and a margin.
@@ -73,10 +73,11 @@ impl Sentinel {
         let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
         self.news = News::default();
+        let opened = own_first(open.iter().collect());
         let lists = Lists {
             packages: &packages,
-            actors: Actors::of(&actors, open.values()),
-            opened: open.iter().collect(),
+            actors: Actors::of(&actors, opened.iter().map(|(_, drift)| *drift)),
+            opened,
             closed: Vec::new(),
             held: held.as_ref(),
         };
@@ -96,7 +97,7 @@ impl Sentinel {
         let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
         let opened = news.opened.iter();
-        let opened: Vec<_> = opened.filter_map(|id| open.get_key_value(id)).collect();
+        let opened = own_first(opened.filter_map(|id| open.get_key_value(id)).collect());
         let lists = Lists {
             packages: &packages,
             actors: Actors::of(&actors, opened.iter().map(|(_, drift)| *drift)),
@@ -155,6 +156,13 @@ impl Sentinel {
             act(Action::Keep(Box::new(report)));
         }
     }
+}
+
+/// What is done to the agent itself comes before all else, in the first part of a telling: whoever does that may end it
+/// before the last one.
+fn own_first<'a>(mut opened: Vec<(&'a DriftId, &'a Drift)>) -> Vec<(&'a DriftId, &'a Drift)> {
+    opened.sort_by_key(|(_, drift)| !is_own(drift));
+    opened
 }
 
 struct Lists<'a> {

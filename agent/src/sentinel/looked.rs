@@ -14,7 +14,7 @@ use drift::report::Moment;
 use drift::{Blake3, TreePath};
 
 use super::set::Unseen;
-use super::{Action, MAX_OPEN_DRIFTS, Sentinel, Whole};
+use super::{Action, MAX_OPEN_DRIFTS, Sentinel, Whole, is_own};
 use crate::clock::Now;
 use crate::scan::look::Covering;
 use crate::scan::{Look, Reach};
@@ -40,8 +40,8 @@ pub(super) struct Watching {
     looked: Vec<(Duration, Look)>,
     /// Who did what is not yet known to be drift.
     hints: BTreeMap<TreePath, Arc<Attribution>>,
-    /// When the present minute of moments began, and how many there were in it.
-    moments: (Duration, u64),
+    /// When the present minute of moments began, and how many there were in it: of the agent's own files, and others.
+    moments: (Duration, [u64; 2]),
 }
 
 /// More looks than this during one pass are not kept: another pass follows.
@@ -126,6 +126,7 @@ impl Sentinel {
             }
             self.places().remove(&(path, id));
         }
+        let mut is_own_news = false;
         for (id, drift) in found {
             if self.open.len() >= MAX_OPEN_DRIFTS && !self.open.contains_key(&id) {
                 self.overflowed = true;
@@ -139,12 +140,16 @@ impl Sentinel {
                 self.actors.insert(drift.path.clone(), Arc::clone(by));
             }
             if !is_told {
+                is_own_news |= is_own(&drift);
                 self.places().insert((drift.path.clone(), id));
                 self.open.insert(id, drift);
                 self.news.open(id);
             }
         }
-        self.tell_news_in_time(now, act);
+        match is_own_news {
+            true => self.tell_news(now, act),
+            false => self.tell_news_in_time(now, act),
+        }
         self.tell_moments(now, act);
     }
 
@@ -252,10 +257,12 @@ impl Sentinel {
 
     /// Something happened, and is to be told, unless too much does.
     pub(super) fn happened(&mut self, drift: Drift, now: Now) {
-        let (began, count) = &mut self.watch.moments;
+        let (began, counts) = &mut self.watch.moments;
         if now.uptime.saturating_sub(*began) >= Duration::from_secs(60) {
-            (*began, *count) = (now.uptime, 0);
+            (*began, *counts) = (now.uptime, [0; 2]);
         }
+        // However many others there are, those of the agent's own files are told.
+        let count = &mut counts[usize::from(!is_own(&drift))];
         *count += 1;
         if *count > MOMENTS_A_MINUTE {
             self.dropped_moments += 1;
@@ -266,7 +273,8 @@ impl Sentinel {
 
     /// Tells the moments that were not told yet.
     pub(super) fn tell_moments(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
-        let untold = std::mem::take(&mut self.untold);
+        let mut untold = std::mem::take(&mut self.untold);
+        untold.sort_by_key(|drift| !is_own(drift));
         if !untold.is_empty() {
             self.tell_news(now, act);
         }

@@ -10,6 +10,7 @@ use replay::Collector;
 
 mod beside;
 mod disk;
+mod own;
 mod replay;
 mod swept;
 mod watched;

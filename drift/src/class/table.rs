@@ -20,7 +20,7 @@ struct Row(
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     // The sentinel itself.
-    Row(Sentinel, Critical, &["T1562.001"], &["/usr/lib/driftmark", "/usr/lib/driftmark/**", "/etc/driftmark", "/etc/driftmark/**", "/usr/bin/driftmark-*", "/**/system/driftmark-*", "/**/system/driftmark-*/**"]),
+    Row(Sentinel, Critical, &["T1562.001"], &["/usr/lib/driftmark", "/usr/lib/driftmark/**", "/etc/driftmark", "/etc/driftmark/**", "/var/lib/driftmark", "/usr/bin/driftmark-*", "/**/system/driftmark-*", "/**/system/driftmark-*/**"]),
 
     // Loader: code that enters every program.
     Row(Persistence, Critical, &["T1574.006"], &["/etc/ld.so.preload"]),

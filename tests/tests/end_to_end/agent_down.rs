@@ -14,6 +14,11 @@ const QUICK_WATCHDOG: &str = "mkdir -p /run/systemd/system/driftmark-agent.servi
     printf '[Service]\\nWatchdogSec=4\\nRestartSec=100ms\\n' > /run/systemd/system/driftmark-agent.service.d/quick.conf; \
     systemctl daemon-reload; systemctl restart driftmark-agent.service";
 
+/// A drop-in of an operator who does not want it back.
+const NEVER_AGAIN: &str = "mkdir -p /run/systemd/system/driftmark-agent.service.d; \
+    printf '[Service]\\nWatchdogSec=0\\nRestart=no\\n' > /run/systemd/system/driftmark-agent.service.d/quick.conf; \
+    systemctl daemon-reload; systemctl restart driftmark-agent.service";
+
 /// Two and a half heartbeats.
 const SILENCE_MS: i64 = 2_500;
 /// How long the command line may take to say so.
@@ -89,22 +94,49 @@ fn hangs(fleet: &Fleet, vm: &str, id: &str) -> Result<()> {
         .cloud
         .with(vm, |machine| machine.exec(QUICK_WATCHDOG))?;
     let before = another_run(fleet, id, &before, "drifted")?;
-    fleet.cloud.with(vm, |machine| machine.kill_agent("STOP"))?;
-    let silent = fleet.wait_for(vm, "silent", LIMIT)?;
-    let heard = silent["heard_at_ms"]
-        .as_i64()
-        .context("it was heard before")?;
-    let noticed = now() - heard;
-    println!("silent {noticed} ms after the last report");
-    ensure!(
-        (SILENCE_MS..SILENCE_MS + SLACK_MS).contains(&noticed),
-        "2.5 heartbeats of a second are not {noticed} ms"
-    );
+    is_noticed(
+        fleet,
+        vm,
+        "systemctl kill --kill-who=main --signal=STOP driftmark-agent.service",
+    )?;
     another_run(fleet, id, &before, "drifted")?;
     let journal = fleet.cloud.with(vm, |machine| {
         machine.exec("journalctl --no-pager --unit=driftmark-agent.service")
     })?;
     ensure!(journal.contains("Watchdog timeout"), "{journal}");
+    is_silenced(fleet, vm, id)
+}
+
+/// One that nobody starts again, and one that is frozen with all that it has open.
+fn is_silenced(fleet: &Fleet, vm: &str, id: &str) -> Result<()> {
+    let exec = |line: &str| fleet.cloud.with(vm, |machine| machine.exec(line));
+    let before = fleet.show(id)?;
+    exec(NEVER_AGAIN)?;
+    let before = another_run(fleet, id, &before, "drifted")?;
+    is_noticed(fleet, vm, "systemctl freeze driftmark-agent.service")?;
+    exec("systemctl thaw driftmark-agent.service")?;
+    fleet.wait_for(vm, "drifted", LIMIT)?;
+    assert_eq!(fleet.show(id)?["run"], before["run"], "the same goes on");
+    is_noticed(
+        fleet,
+        vm,
+        "systemctl kill --kill-who=main --signal=KILL driftmark-agent.service",
+    )
+}
+
+/// The collector notices within the time that it says what was done to the agent there.
+fn is_noticed(fleet: &Fleet, vm: &str, line: &str) -> Result<()> {
+    fleet.cloud.with(vm, |machine| machine.exec(line))?;
+    let silent = fleet.wait_for(vm, "silent", LIMIT)?;
+    let heard = silent["heard_at_ms"]
+        .as_i64()
+        .context("it was heard before")?;
+    let noticed = now() - heard;
+    println!("{line}: silent {noticed} ms after the last report");
+    ensure!(
+        (SILENCE_MS..SILENCE_MS + SLACK_MS).contains(&noticed),
+        "2.5 heartbeats of a second are not {noticed} ms"
+    );
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub(super) fn seen(names: &[impl AsRef<str>], drifted: &[impl AsRef<str>]) -> Ev
 
 const NONE: [&str; 0] = [];
 
-fn scanned(drifted: &[&str]) -> Sentinel {
+pub(super) fn scanned(drifted: &[&str]) -> Sentinel {
     let mut sentinel = sentinel();
     let drifts = drifted.iter().map(|name| drift(name)).collect();
     steps(&mut sentinel, Event::Tick, at(0));
