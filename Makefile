@@ -68,10 +68,10 @@ bench: ## the figures in README (root for some; PARTS="warm latency storm compar
 
 # Every test that is too long for `test` says so in its `ignore`, but for the story that needs this machine's own ports.
 # Not by nextest, which ends what takes minutes.
-soak: ## SOAK_BOOTS cold boots and SOAK_MINUTES minutes of ordinary life, and each distribution: no drift (root)
+soak: ## SOAK_BOOTS cold boots and SOAK_MINUTES minutes of ordinary life, and each distribution: no drift; storms: nothing lost, no growth (root)
 	@packaging/setup machines
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory packages
 	DRIFTMARK_SOAK_BOOTS=$(SOAK_BOOTS) DRIFTMARK_SOAK_MINUTES=$(SOAK_MINUTES) \
-		$(CARGO) test --locked --no-fail-fast -p driftmark-tests --tests -- --ignored --skip a_new_user_who_follows_the_page \
+		$(CARGO) test --locked --no-fail-fast -p driftmark-tests -p driftmark-agent --tests -- --ignored --skip a_new_user_who_follows_the_page \
 			--nocapture --test-threads=1

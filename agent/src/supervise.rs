@@ -46,7 +46,7 @@ impl Supervisor {
     pub fn be_watched_within(&mut self, period: Duration) {
         if self.watchdog.is_some_and(|watchdog| watchdog > period) {
             self.watchdog = Some(period);
-            notify("WATCHDOG_USEC", &period.as_micros().to_string());
+            notify(&[("WATCHDOG_USEC", &period.as_micros().to_string())]);
         }
     }
 

@@ -47,7 +47,8 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let (mut waiting, mut appeared) = Waiting::start(&config, sources.file);
-    let (mut daemon, mut said, mut told, mut swept, mut guarding) = Daemon::start(config, sources.keeper)?;
+    let (mut daemon, mut said, mut told, mut swept, mut guarding) =
+        Daemon::start(config, sources.keeper)?;
     daemon.prepare_to_guard();
     let mut background = JoinSet::new();
     let mut questions = daemon.serve(&mut background).await;

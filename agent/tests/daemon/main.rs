@@ -15,5 +15,6 @@ mod manager;
 #[path = "../watch/place.rs"]
 mod place;
 mod restarted;
+mod storms;
 mod waiting;
 mod watched;
