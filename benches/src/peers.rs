@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::felt::now;
 use crate::machine;
@@ -76,8 +77,10 @@ impl Peer {
     /// It is not installed, does not start, or the kernel takes no rule: in a container, say.
     pub fn auditd(place: &Path, root: &Path) -> Result<Self> {
         let status = output("auditctl", &["-s"])?;
-        let is_alone = status.lines().any(|line| line == "pid 0");
-        ensure!(is_alone, "another auditd runs here");
+        let other = status.lines().find_map(|line| line.strip_prefix("pid "));
+        // The kernel may go on naming one that has ended.
+        let runs = other.is_some_and(|pid| pid != "0" && Path::new("/proc").join(pid).exists());
+        ensure!(!runs, "another auditd runs here");
         let log = place.join("audit.log");
         fs::create_dir_all(place.join("plugins.d")).context("make a directory")?;
         let text = format!(
@@ -150,7 +153,8 @@ impl Drop for Peer {
             let _ = output("auditctl", &rule);
             let _ = output("auditctl", &["-e", "0"]);
         }
-        let _ = self.child.kill();
+        // auditd tells the kernel that it ends, if it may.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
 }
