@@ -44,7 +44,7 @@ fn no_restart_is_blind_where_systemd_keeps_the_queues_whatever_goes_on() -> Resu
 
     let ways = [
         "systemctl kill --kill-who=main --signal=KILL driftmark-agent.service",
-        "systemctl stop --no-block driftmark-agent.service; systemctl restart driftmark-agent.service",
+        "systemctl restart --no-block driftmark-agent.service",
     ];
     for (nth, way) in ways.into_iter().enumerate() {
         exec(way)?;

@@ -80,10 +80,11 @@ impl Watch {
     /// `/proc` is not mounted.
     pub fn has_marked(&self, device: (u32, u32)) -> io::Result<bool> {
         for line in BufReader::new(about(self.as_fd())?).split(b'\n') {
-            if let Some((marked, mask)) = marked_in(&line?) {
-                if marked == device && mask.has(self.asks) {
-                    return Ok(true);
-                }
+            if let Some((marked, mask)) = marked_in(&line?)
+                && marked == device
+                && mask.has(self.asks)
+            {
+                return Ok(true);
             }
         }
         Ok(false)
