@@ -88,7 +88,7 @@ fn with_own(name: &str, namespaces: &[&str], test: impl FnOnce()) {
     let mut again = Command::new("unshare");
     again.args(namespaces);
     again.arg(std::env::current_exe().unwrap());
-    again.args(["--exact", name, "--nocapture"]);
+    again.args(["--exact", name, "--nocapture", "--include-ignored"]);
     let status = again.env(INSIDE, "1").status().unwrap();
     assert!(status.success(), "{name} in its own namespaces: {status}");
 }
