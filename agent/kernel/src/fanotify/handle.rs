@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
@@ -64,7 +65,7 @@ impl Holder {
     /// where it moves about so fast that it cannot be told where it is, or /proc is not mounted.
     pub fn locate(&self, handle: &Handle<'_>) -> io::Result<Located> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = sys::open_by_handle(self.top.as_fd(), handle.form, handle.bytes, flags);
+        let opened = self.open(handle, flags);
         let directory = match opened {
             Ok(directory) => directory,
             // A file has taken the number of a directory that is gone, on file systems that number nothing else.
@@ -97,7 +98,7 @@ impl Holder {
     /// Those of [`Holder::locate`].
     pub fn find(&self, handle: &Handle<'_>) -> io::Result<Option<(Stat, Vec<u8>)>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = sys::open_by_handle(self.top.as_fd(), handle.form, handle.bytes, flags);
+        let opened = self.open(handle, flags);
         let object = match opened {
             Ok(object) => object,
             Err(Errno::STALE | Errno::NOENT | Errno::LOOP) => return Ok(None),
@@ -106,6 +107,21 @@ impl Holder {
         let path = path_of(object.as_fd())?;
         let stat = Stat::of(&object)?;
         Ok(path.map(|path| (stat, path)))
+    }
+
+    /// While the number of an inode that is gone is given to a new one the kernel says `ENOMEM` of it (ext4 on Linux 6.18),
+    /// and a moment later that it is gone.
+    fn open(&self, handle: &Handle<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let open = || sys::open_by_handle(self.top.as_fd(), handle.form, handle.bytes, flags);
+        let mut opened = open();
+        for _ in 0..ATTEMPTS {
+            if !matches!(opened, Err(Errno::NOMEM)) {
+                break;
+            }
+            std::thread::sleep(A_MOMENT);
+            opened = open();
+        }
+        opened
     }
 
     /// Whether a walk from the top along `path` ends at `directory`: the kernel spells the path of what lies outside a
@@ -164,5 +180,7 @@ fn statx(file: BorrowedFd<'_>) -> rustix::io::Result<rustix::fs::Statx> {
     rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)
 }
 
-/// Each further attempt needs the directory, or one above it, to be renamed at just the wrong moment.
+/// Each further attempt needs the directory, or one above it, to be renamed at just the wrong moment, or whoever makes an
+/// inode not to have come on for another one.
 const ATTEMPTS: usize = 8;
+const A_MOMENT: Duration = Duration::from_micros(200);
