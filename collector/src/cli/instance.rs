@@ -291,15 +291,29 @@ fn show(instance: &ShownInstance, grouped: bool) -> Result<(), CliError> {
         }
         drifts.print("")?;
     }
-    if !instance.moments.is_empty() {
+    show_moments(&instance.moments, grouped)
+}
+
+/// What happened and is over. Whoever installs a package makes a file for each of its files under another name: what was
+/// made and gone again is left out where packages are told as lines.
+fn show_moments(all: &[ShownMoment], grouped: bool) -> Result<(), CliError> {
+    let is_told =
+        |moment: &&ShownMoment| !grouped || field(moment.drift.as_ref(), "kind") != "added";
+    let told: Vec<_> = all.iter().filter(is_told).collect();
+    if !told.is_empty() {
         say("")?;
         let mut moments = Table::of(&["HAPPENED", "KIND", "PATH", "CHANGED", "FOUND", "BY"]);
-        for moment in &instance.moments {
+        for moment in &told {
             moments.row(moment_row(moment));
         }
         moments.print("")?;
     }
-    Ok(())
+    match all.len() - told.len() {
+        0 => Ok(()),
+        left_out => Ok(say(&format!(
+            "\n{left_out} files were made, and gone again before they were looked at: `--ungrouped` lists them"
+        ))?),
+    }
 }
 
 /// How long ago, at most, it verified what it verified, by its last report: `content 690 s ago (at most 90000)`.

@@ -118,7 +118,7 @@ impl Holder {
             if !matches!(opened, Err(Errno::NOMEM)) {
                 break;
             }
-            std::thread::sleep(A_MOMENT);
+            std::thread::park_timeout(A_MOMENT);
             opened = open();
         }
         opened
