@@ -1,6 +1,6 @@
 //! Receives requests of the wire; hands back the collector's answers, bounded and understood.
 //!
-//! HTTP/2 over TLS by rustls with ring. Whom to trust is decided in [`trust`], who we are in [`credentials`]; both can
+//! HTTP/1.1 over TLS by rustls with ring, one request at a time on a connection that is kept. Whom to trust is decided in [`trust`], who we are in [`credentials`]; both can
 //! be replaced while the client lives.
 
 pub mod credentials;
@@ -35,7 +35,7 @@ pub struct Client {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A part of a megabyte over a slow line, and a collector that waits for its disk.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer than the default heartbeat, so that heartbeats share a connection.
+/// Longer than the default heartbeat, so that heartbeats share a connection; the collector keeps it a little longer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// A connection whose other end is gone is noticed in this time.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ impl Client {
             .with_custom_certificate_verifier(trust)
             .with_client_cert_resolver(credentials);
         // With a configuration of our own, reqwest offers no protocols by itself.
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http = connections(tls.clone())?;
         Ok(Client {
             url: url.trim_end_matches('/').to_owned(),
@@ -168,7 +168,7 @@ fn connections(tls: ClientConfig) -> Result<reqwest::Client, ClientError> {
         .timeout(REQUEST_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(1)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .tcp_keepalive(KEEP_ALIVE_INTERVAL)
         .user_agent(concat!("driftmark-agent/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(ClientError::Http)

@@ -51,14 +51,16 @@ const OPERATORS: usize = 1_024;
 const STRANGERS: usize = 1_024;
 /// How long such a connection lasts: enough for a request that takes its full time, and then the next may enrol.
 const STRANGER_STAYS: Duration = Duration::from_secs(60);
-/// Requests at once on one connection: agents send one at a time, operators a few.
+/// Requests at once on one connection: operators send a few, agents speak HTTP/1.1.
 const STREAMS: u32 = 16;
 /// A connection that does not answer a ping this often is closed.
 const PING_EVERY: Duration = Duration::from_secs(300);
 /// How long it has for the answer.
 const PING_ANSWER: Duration = Duration::from_secs(20);
-/// Longest wait for the head of an HTTP/1 request.
+/// Longest wait for the head of an HTTP/1 request, and so for the next request, of whoever shows no certificate.
 const HEAD: Duration = Duration::from_secs(10);
+/// The same of agents: longer than they keep a connection for the next heartbeat, so that it is they who close it.
+const AGENT_HEAD: Duration = Duration::from_secs(320);
 /// Whoever shows no certificate and asks nothing for this long is let go: enrolling takes a second, operators come back,
 /// and nobody is to hold a place for nothing.
 const STRANGER_IDLE: Duration = Duration::from_secs(20);
@@ -271,7 +273,7 @@ async fn connection(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD);
+        .header_read_timeout(if is_stranger { HEAD } else { AGENT_HEAD });
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -242,7 +242,7 @@ fn client(ca: &[u8], identity: Option<(&Identity, &KeyPair)>) -> Result<reqwest:
                 .context("use the certificate")?
         }
     };
-    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(REQUEST_LIMIT);

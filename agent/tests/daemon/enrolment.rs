@@ -35,7 +35,7 @@ fn an_instance_enrols_once_and_keeps_its_identity_for_itself() {
     let world = collector.world.lock().unwrap();
     assert_eq!(world.enrol_requests[0].token, "a secret");
     assert_eq!(world.enrol_requests[0].cloud_id.as_deref(), Some("vm-7"));
-    assert_eq!(world.protocols, [hyper::Version::HTTP_2]);
+    assert_eq!(world.protocols, [hyper::Version::HTTP_11]);
     drop(world);
     for file in std::fs::read_dir(home.path().join("state/identity")).unwrap() {
         assert_eq!(

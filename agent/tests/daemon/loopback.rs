@@ -1,4 +1,4 @@
-//! A collector on the loopback for the agent's tests: real TLS, real certificates, real HTTP/2; the judgement is the
+//! A collector on the loopback for the agent's tests: real TLS, real certificates, real HTTP/1.1; the judgement is the
 //! test's. (The real collector takes its place in the stories of `tests/`.)
 
 use std::convert::Infallible;
@@ -191,7 +191,7 @@ fn server_tls(ca: &Ca, server: Server) -> Arc<rustls::ServerConfig> {
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(tls)
 }
 

@@ -31,7 +31,7 @@ impl Clone for Credentials {
     }
 }
 
-/// One end of connections to a port of the collector, by HTTP/2 as agents speak it.
+/// One end of connections to a port of the collector, by HTTP/2, or as agents speak it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     url: String,
@@ -54,7 +54,7 @@ impl Wire {
         Self::with(address, credentials, &[b"h2"])
     }
 
-    /// Speaks HTTP/1.1 to `address`.
+    /// Speaks HTTP/1.1 to `address`, as agents do.
     pub(crate) fn old(address: &str, credentials: Option<&Credentials>) -> Result<Self> {
         Self::with(address, credentials, &[b"http/1.1"])
     }
