@@ -1,5 +1,7 @@
 //! The image's manifest, verified: what an instance is held against.
 
+mod in_image;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -12,6 +14,8 @@ use drift::report::ImageRef;
 use drift::signature::{Envelope, SignatureError};
 use drift::statement::Timestamp;
 use rustix::fs::{Mode, OFlags};
+
+pub(crate) use in_image::InImage;
 
 /// Where the baseline lies. The defaults are where an image has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //! - [`live`]: the thread that reads events as they come, and what it is waked by.
 //! - [`eyes`]: the marks on the image's file systems, each the best that it allows.
 //! - [`attribution`]: at once, before the process is gone; [`actors`] remembers the last ones, and [`starts`] tells what
-//!   those were that are gone already, and [`in_image`] which of them the image has.
+//!   those were that are gone already.
 //! - [`settle`]: many events about one thing become one look at it.
 //! - [`looking`]: the thread that reads and judges just what has changed.
 //! - [`seen`]: until when all was seen, for a start after this one and for whoever asks how long nothing was.
@@ -22,14 +22,12 @@
 mod actors;
 pub mod attribution;
 mod eyes;
-mod in_image;
 mod live;
 mod looking;
 mod seen;
 pub mod settle;
 mod starts;
 
-pub(crate) use in_image::InImage;
 pub use live::{LiveWatch, Order, Told};
 pub use looking::Sighting;
 pub(crate) use looking::actor_at;

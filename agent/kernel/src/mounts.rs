@@ -31,6 +31,14 @@ pub struct Mount {
     pub super_options: Vec<u8>,
 }
 
+impl Mount {
+    /// Whether the kernel lets anybody run what lies there.
+    pub fn runs_programs(&self) -> bool {
+        let mut options = self.options.split(|byte| *byte == b',');
+        !options.any(|option| option == b"noexec")
+    }
+}
+
 /// A line of mountinfo that does not follow its manual page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("parse line {number} of mountinfo")]

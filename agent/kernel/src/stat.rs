@@ -58,6 +58,12 @@ pub enum FileKind {
 }
 
 impl Stat {
+    /// Device and inode, as `stat(2)` numbers them: one file.
+    pub fn id(&self) -> (u64, u64) {
+        let (major, minor) = self.dev;
+        (rustix::fs::makedev(major, minor), self.ino)
+    }
+
     /// What an open descriptor refers to.
     ///
     /// # Errors

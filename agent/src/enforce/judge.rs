@@ -1,19 +1,19 @@
 //! An execution that waits in; whether it is the image's out.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use drift::TreePath;
 use driftmark_kernel::Stat;
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::CWD;
 
 use super::Order;
 use super::known::Known;
-use crate::baseline::Baseline;
-use crate::scan::filesystems::{Filesystems, is_absent};
-use crate::watch::InImage;
+use crate::baseline::{Baseline, InImage};
+use crate::scan::filesystems::{Filesystems, is_absent, within};
+use crate::watch::attribution::{DELETED, Directory};
 
 /// What an execution is.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,14 +30,17 @@ pub(super) enum Judgement {
     Foreign(TreePath),
 }
 
+/// More files that are none of the image's programs by themselves than somebody tries to run again and again.
+const MOST_PATHS: usize = 512;
+
 /// Judges executions.
 pub(super) struct Judge<'a> {
     baseline: &'a Baseline,
     filesystems: &'a Filesystems,
     known: Known,
     paths: InImage,
-    /// Of the tree, without a slash at the end.
-    root: &'a [u8],
+    /// Of the tree.
+    root: &'a Path,
     allow: Vec<&'a [u8]>,
     /// Device and inode of this machine's own root.
     own_root: (u64, u64),
@@ -61,8 +64,8 @@ impl<'a> Judge<'a> {
             baseline: &order.baseline,
             filesystems,
             known,
-            paths: InImage::default(),
-            root: bytes(root),
+            paths: InImage::of_most(MOST_PATHS),
+            root,
             allow: order.allow.iter().map(|path| bytes(path)).collect(),
             own_root: (own.st_dev, own.st_ino),
         })
@@ -80,7 +83,7 @@ impl<'a> Judge<'a> {
         if self.known.has(&stat) {
             return Judgement::Image;
         }
-        let root = root_of(pid);
+        let root = Directory::open(pid).ok().and_then(|process| process.root());
         if root.is_some_and(|root| root != self.own_root) {
             return Judgement::Container;
         }
@@ -90,7 +93,7 @@ impl<'a> Judge<'a> {
         if self.allow.iter().any(|allowed| is_below(&path, allowed)) {
             return Judgement::Allowed;
         }
-        let Some(path) = within(&path, self.root) else {
+        let Some(path) = within(self.root, &path) else {
             return Judgement::Allowed;
         };
         match self.holds(&path, &stat) {
@@ -113,7 +116,7 @@ impl<'a> Judge<'a> {
         if self.filesystems.missing_at(path).is_some() {
             return None;
         }
-        if !self.paths.look(self.baseline, path).ok()? {
+        if !self.paths.has(self.baseline, path).ok()? {
             return Some(false);
         }
         match self.filesystems.look_up(path) {
@@ -136,24 +139,7 @@ fn path_of(file: BorrowedFd<'_>, stat: &Stat) -> Option<Vec<u8>> {
     Some(path)
 }
 
-/// Device and inode of a process's root, as the kernel knows them: no file system is asked.
-fn root_of(pid: u32) -> Option<(u64, u64)> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let path = format!("/proc/{pid}/root");
-    let found = rustix::fs::statx(CWD.as_fd(), path, flags, StatxFlags::INO).ok()?;
-    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
-    Some((device, found.stx_ino))
-}
-
-/// The path in the image of an absolute one on this host.
-pub(super) fn within(path: &[u8], root: &[u8]) -> Option<TreePath> {
-    let path = path.strip_prefix(root)?;
-    path.starts_with(b"/").then(|| TreePath::new(path).ok())?
-}
-
 fn is_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory)
         .is_some_and(|rest| rest.starts_with(b"/"))
 }
-
-const DELETED: &[u8] = b" (deleted)";

@@ -145,7 +145,7 @@ impl<'a> Places<'a> {
             .filter(|mount| {
                 Path::new(std::ffi::OsStr::from_bytes(&mount.point)).starts_with(self.root)
             })
-            .filter(|mount| runs_programs(mount))
+            .filter(|mount| mount.runs_programs() && !WITHOUT_FILES.contains(&&*mount.fs_type))
             .collect();
         // All of a file system, if a mount shows that.
         below.sort_by_key(|mount| mount.root != b"/");
@@ -203,10 +203,4 @@ impl<'a> Places<'a> {
         });
         Ok(())
     }
-}
-
-/// Whether the kernel lets anybody run what lies there.
-fn runs_programs(mount: &Mount) -> bool {
-    let mut options = mount.options.split(|byte| *byte == b',');
-    !WITHOUT_FILES.contains(&&*mount.fs_type) && !options.any(|option| option == b"noexec")
 }

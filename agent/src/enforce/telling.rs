@@ -4,7 +4,6 @@
 //! likes. Whoever is refused waits for it, and nobody else does.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use drift::compare::judge_execution;
@@ -13,9 +12,8 @@ use drift::finding::Drift;
 use driftmark_kernel::fanotify::Answer;
 
 use super::answers::Foreign;
-use super::judge::within;
 use super::{Guarding, Told};
-use crate::scan::filesystems::Filesystems;
+use crate::scan::filesystems::{Filesystems, within};
 use crate::watch::attribution::{Promptness, Running, Witness};
 
 /// Tells who wanted to run what.
@@ -65,17 +63,11 @@ impl<'a> Telling<'a> {
 
     /// Whether this is a file of the image, at its place.
     fn is_image(&self, running: &Running) -> bool {
-        let root = self.root.as_os_str().as_bytes();
-        let root = root.strip_suffix(b"/").unwrap_or(root);
-        let Some(path) = within(running.path(), root) else {
+        let Some(path) = within(self.root, running.path()) else {
             return false;
         };
         let entry = self.guarding.order.baseline.manifest.lookup(&path);
         let is_held = matches!(entry, Ok(Some(entry)) if entry.node.kind() == Kind::File);
-        let found = self.filesystems.look_up(&path).ok().map(|stat| {
-            let (major, minor) = stat.dev;
-            (rustix::fs::makedev(major, minor), stat.ino)
-        });
-        is_held && found.is_some() && found == running.file()
+        is_held && running.lies_at(self.filesystems, &path)
     }
 }

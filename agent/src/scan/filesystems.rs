@@ -265,6 +265,14 @@ pub fn is_absent(error: &io::Error) -> bool {
     known.is_some_and(|errno| [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].contains(&errno))
 }
 
+/// The path in the tree at `root` of an absolute one on this host; none where it lies elsewhere.
+pub fn within(root: &Path, path: &[u8]) -> Option<TreePath> {
+    let root = root.as_os_str().as_bytes();
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let path = path.strip_prefix(root)?;
+    path.starts_with(b"/").then(|| TreePath::new(path).ok())?
+}
+
 /// The path on this host of a path of the tree.
 pub fn below(root: &Path, path: &TreePath) -> PathBuf {
     root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))

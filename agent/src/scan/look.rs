@@ -28,6 +28,16 @@ pub struct Look {
     pub reach: Reach,
 }
 
+impl Look {
+    /// Whether a path is looked at.
+    pub fn covers(&self, path: &TreePath) -> bool {
+        match self.reach {
+            Reach::Itself => *path == self.path,
+            Reach::Below => path.is_within(&self.path),
+        }
+    }
+}
+
 /// How far down a look goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {

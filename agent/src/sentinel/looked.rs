@@ -16,8 +16,8 @@ use drift::{Blake3, TreePath};
 use super::set::Unseen;
 use super::{Action, MAX_OPEN_DRIFTS, Sentinel, Whole, is_own};
 use crate::clock::Now;
+use crate::scan::Look;
 use crate::scan::look::Covering;
-use crate::scan::{Look, Reach};
 use crate::watch::{Sighting, actor_at};
 
 /// What the watch has said so far.
@@ -134,8 +134,10 @@ impl Sentinel {
             }
             let by = seen.actor(&drift.path);
             let is_known = self.open.contains_key(&id);
-            // A pass may have come first, and could not know who it was.
-            let is_told = is_known && (by.is_none() || self.actors.contains_key(&drift.path));
+            // A pass may have come first, and could not know who it was; or a look, before it was heard who did the last of it.
+            let known = self.actors.get(&drift.path);
+            let is_amended = seen.amended.contains(&drift.path) && by != known;
+            let is_told = is_known && (by.is_none() || known.is_some() && !is_amended);
             if let Some(by) = by.filter(|_| !is_told) {
                 self.actors.insert(drift.path.clone(), Arc::clone(by));
             }
@@ -159,10 +161,7 @@ impl Sentinel {
         let least = DriftId(Blake3::from_bytes([0; 32]));
         for look in looks {
             let places = self.places().range((look.path.clone(), least)..);
-            let there = places.take_while(|(path, _)| match look.reach {
-                Reach::Itself => *path == look.path,
-                Reach::Below => path.is_within(&look.path),
-            });
+            let there = places.take_while(|(path, _)| look.covers(path));
             open.extend(there.cloned());
         }
         open.retain(|(_, id)| self.open.get(id).is_some_and(is_the_watchs));

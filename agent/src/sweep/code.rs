@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
 
 use drift::compare::Stray;
-use drift::entry::{Kind, Node};
+use drift::entry::Node;
 use drift::{Blake3, TreePath};
 
-use crate::baseline::Baseline;
+use crate::baseline::{Baseline, InImage};
 
 /// Programs of the image that runtimes run from a copy in memory, so that no container can write to them: by what they call
 /// the copy.
@@ -36,14 +35,20 @@ const COPIED: [(&[u8], [&[u8]; 4]); 2] = [
 
 /// What is known of the files that processes run: kept from one sweep to the next, so that nothing is looked up or read
 /// twice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Files {
-    /// Whether the image has a file at a path, by the first half of the path's digest.
-    held: BTreeMap<[u8; 16], bool>,
+    held: InImage,
     /// What was read: files without names, by device and inode and what they were said to be.
     read: BTreeMap<(u64, u64), bool>,
-    /// Whether the manifest was asked since this was last looked at.
-    pub(super) has_asked: bool,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Files {
+            held: InImage::of_most(Files::MOST),
+            read: BTreeMap::new(),
+        }
+    }
 }
 
 impl Files {
@@ -54,21 +59,7 @@ impl Files {
 
     /// Whether the image has a file at this path. Of a manifest that cannot be read nothing is told: passes say that.
     pub(super) fn has(&mut self, baseline: &Baseline, path: &TreePath) -> bool {
-        let mut name = [0; 16];
-        name.copy_from_slice(&Blake3::of(path.as_bytes()).as_bytes()[..16]);
-        if let Some(is_held) = self.held.get(&name) {
-            return *is_held;
-        }
-        self.has_asked = true;
-        let Ok(entry) = baseline.manifest.lookup(path) else {
-            return true;
-        };
-        let is_held = entry.is_some_and(|entry| entry.node.kind() == Kind::File);
-        if self.held.len() >= Files::MOST {
-            self.held.clear();
-        }
-        self.held.insert(name, is_held);
-        is_held
+        self.held.has(baseline, path).unwrap_or(true)
     }
 
     /// What a file is that has no name any more; none where it is, byte for byte, what the image has at its path: a package
@@ -153,12 +144,4 @@ fn content_of(mut file: File) -> Option<(u64, Blake3)> {
         };
     }
     None
-}
-
-/// The path in the image of an absolute one on this host.
-pub(super) fn below_root(root: &Path, path: &[u8]) -> Option<TreePath> {
-    let root = root.as_os_str().as_encoded_bytes();
-    let root = root.strip_suffix(b"/").unwrap_or(root);
-    let path = path.strip_prefix(root)?;
-    path.starts_with(b"/").then(|| TreePath::new(path).ok())?
 }

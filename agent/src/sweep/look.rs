@@ -13,13 +13,12 @@ use drift::entry::{Attribute, Kind};
 use drift::finding::Drift;
 use drift::manifest::ManifestError;
 use drift::{Blake3, TreePath};
-use driftmark_kernel::{Mount, Stat, boot, mounts};
+use driftmark_kernel::{Mount, boot, mounts};
 use rustix::io::Errno;
 
-use super::code::below_root;
 use super::maps::Mapping;
 use super::{SweepError, SweepRequest, Sweeper, Swept, hidden, maps, modules};
-use crate::scan::filesystems::Filesystems;
+use crate::scan::filesystems::{Filesystems, within};
 use crate::scan::mounts::table;
 use crate::watch::attribution::{
     DELETED, Directory, Running, Witness, is_known_container, unit_of,
@@ -163,10 +162,9 @@ impl Sweep<'_> {
             if self.own.as_ref().is_some_and(is_it) {
                 return None;
             }
-            let path = below_root(&self.by.root, running.path())?;
-            let is_it = |found: Stat| Some(named(found)) == running.file();
-            let is_held = self.by.files.has(baseline, &path)
-                && self.filesystems.look_up(&path).is_ok_and(is_it);
+            let path = within(&self.by.root, running.path())?;
+            let is_held =
+                self.by.files.has(baseline, &path) && running.lies_at(&self.filesystems, &path);
             let stray = match is_held {
                 true if self.request.drifted.contains(&path) => Some(Stray::Drifted),
                 true => None,
@@ -187,7 +185,7 @@ impl Sweep<'_> {
     fn unnamed_path(&self, path: &[u8]) -> Option<TreePath> {
         match path.starts_with(b"/memfd:") {
             true if self.by.root != Path::new("/") => None,
-            _ => below_root(&self.by.root, path),
+            _ => within(&self.by.root, path),
         }
     }
 
@@ -203,7 +201,7 @@ impl Sweep<'_> {
         let parent = path.parent().unwrap_or_default();
         let beside = || self.filesystems.directory(&parent)?.stat();
         let is_near = path.as_bytes().starts_with(b"memfd:")
-            || beside().is_ok_and(|beside| named(beside).0 == id.0);
+            || beside().is_ok_and(|beside| beside.id().0 == id.0);
         let open = || directory.file(link).ok().filter(|_| is_near);
         self.by.files.unnamed(self.request.baseline, id, path, open)
     }
@@ -238,7 +236,7 @@ impl Sweep<'_> {
         self.last.clear();
         self.last.extend_from_slice(mapping.path);
         let baseline = self.request.baseline;
-        let whole = below_root(&self.by.root, mapping.path);
+        let whole = within(&self.by.root, mapping.path);
         if let Some(path) = whole
             .as_ref()
             .filter(|path| self.by.files.has(baseline, path))
@@ -271,7 +269,7 @@ impl Sweep<'_> {
 
     /// What is mapped for writing, or may be made so at any time, as its file was opened for writing.
     fn look_at_shared(&mut self, process: &Process<'_>, mapping: &Mapping<'_>) {
-        let Some(path) = below_root(&self.by.root, mapping.path) else {
+        let Some(path) = within(&self.by.root, mapping.path) else {
             return;
         };
         let rules = self.request.baseline.manifest.rules();
@@ -391,9 +389,7 @@ impl Sweep<'_> {
         by.told
             .retain(|_, last| now.saturating_sub(*last) < FORGOTTEN);
         by.files.keep(&self.unnamed);
-        if std::mem::take(&mut by.files.has_asked) {
-            self.request.baseline.manifest.forget_blocks();
-        }
+        self.request.baseline.manifest.forget_blocks();
         let mut swept = self.swept;
         let shown = swept.mapped.keys();
         let shown = shown.filter(|path| path.as_bytes().len() <= MOST_SHOWN_BYTES);
@@ -403,11 +399,6 @@ impl Sweep<'_> {
 }
 
 /// A file as its processes' links call it.
-fn named(stat: Stat) -> (u64, u64) {
-    let (major, minor) = stat.dev;
-    (rustix::fs::makedev(major, minor), stat.ino)
-}
-
 /// None where they cannot be told.
 fn mounts_of(directory: &Directory) -> Option<Vec<Mount>> {
     let mut text = Vec::new();

@@ -11,7 +11,7 @@ use driftmark_kernel::fanotify::{Actor, Mask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::attribution::{Promptness, Running, Witness};
-use crate::scan::{Look, Reach};
+use crate::scan::Look;
 
 /// What was done to a path since it was last looked at, and by whom.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub(super) struct Touch {
     pub(super) what: Mask,
     /// Whoever did the last of it.
     pub(super) by: Option<Arc<Attribution>>,
+    /// Whether the look before this one may have seen it already, and named somebody else.
+    pub(super) may_be_told: bool,
 }
 
 /// After this the content is somebody's.
@@ -99,7 +101,21 @@ impl Touches {
             touch.what = touch.what.and(what);
         } else if self.0.len() < Touches::MOST {
             let by = Some(Arc::clone(by));
-            self.0.insert(path.clone(), Touch { what, by });
+            let touch = Touch {
+                what,
+                by,
+                may_be_told: false,
+            };
+            self.0.insert(path.clone(), touch);
+        }
+    }
+
+    /// Looks have ended, and all that had happened by then is noted.
+    pub(super) fn may_be_told(&mut self, looks: &[Look]) {
+        for look in looks {
+            let touches = self.0.range_mut(&look.path..);
+            let covered = touches.take_while(|(path, _)| look.covers(path));
+            covered.for_each(|(_, touch)| touch.may_be_told = true);
         }
     }
 
@@ -112,10 +128,7 @@ impl Touches {
                 .0
                 .range(&look.path..)
                 .map(|(path, _)| path)
-                .take_while(|path| match look.reach {
-                    Reach::Itself => **path == look.path,
-                    Reach::Below => path.is_within(&look.path),
-                })
+                .take_while(|path| look.covers(path))
                 .cloned()
                 .collect();
             taken.extend(covered.iter().filter_map(|path| self.0.remove_entry(path)));
@@ -127,6 +140,7 @@ impl Touches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::Reach;
 
     #[test]
     fn who_wrote_did_it_and_not_who_closed_it_last() {
@@ -151,5 +165,25 @@ mod tests {
         // All that a mapping ever causes.
         let mapped = by(&[(Mask::ATTRIB, &closer), (Mask::CLOSE_WRITE, &writer)]);
         assert!(Arc::ptr_eq(&mapped, &writer));
+    }
+
+    #[test]
+    fn what_is_done_while_it_is_looked_at_may_be_told_already() {
+        let at = |path: &str| TreePath::new(path.as_bytes()).unwrap();
+        let look = |path: &str, reach| Look {
+            path: at(path),
+            reach,
+        };
+        let by = Arc::new(Attribution::none());
+        let mut touches = Touches::default();
+        for path in ["etc", "etc/conf", "usr", "usr/bin", "usr/bin/su"] {
+            touches.note(&at(path), Mask::ATTRIB, &by);
+        }
+        touches.may_be_told(&[look("etc", Reach::Itself), look("usr/bin", Reach::Below)]);
+        touches.note(&at("usr/bin/su"), Mask::ATTRIB, &by);
+        let taken = touches.take(&[look("etc", Reach::Below), look("usr", Reach::Below)]);
+        let told = taken.iter().filter(|(_, touch)| touch.may_be_told);
+        let told: Vec<&TreePath> = told.map(|(path, _)| path).collect();
+        assert_eq!(told, [&at("etc"), &at("usr/bin"), &at("usr/bin/su")]);
     }
 }

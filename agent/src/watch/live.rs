@@ -1,6 +1,7 @@
 //! A manifest in; from then on all that happens to what it holds is told, until the watch is dropped.
 
 mod events;
+mod mounting;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,26 +15,25 @@ use std::time::Duration;
 
 use drift::TreePath;
 use drift::attribution::Attribution;
-use drift::entry::Kind;
 use drift::finding::Drift;
 use driftmark_kernel::fanotify::{Buffer, Mask};
-use driftmark_kernel::{Mount, boot, mounts};
+use driftmark_kernel::{boot, mounts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use self::mounting::{Mounted, Mounts};
 use super::actors::{Actors, Touch, Touches};
 use super::attribution::{CommandLine, Witness};
 use super::eyes::{Eyes, Opening, Ways};
-use super::in_image::InImage;
 use super::looking::{Gaze, Sighting};
 use super::seen::Seen;
 use super::settle::{Change, Settle};
 use super::starts::{Starts, Strangers};
-use crate::baseline::Baseline;
+use crate::baseline::{Baseline, InImage};
 use crate::log::Chain;
 use crate::scan::Look;
 use crate::scan::filesystems::Filesystems;
 use crate::scan::look::Linked;
-use crate::scan::mounts::{Cover, covers, table};
+use crate::scan::mounts::table;
 use crate::supervise::Keeper;
 
 /// What to watch.
@@ -100,8 +100,6 @@ const BUSY_EVENTS: usize = 32;
 const BUSY_REST: Duration = Duration::from_millis(5);
 /// Readings of one queue in a row, before what is due is looked at: 270 events each at most.
 pub(super) const READS_IN_A_ROW: usize = 64;
-/// The mount table is read this often at most: where containers come and go it changes all the time.
-const MOUNTS_REST: Duration = Duration::from_secs(1);
 /// Where marks are not in step with the tree, all begins again, which may take so large a part of the time:
 const SHARE_OF_BEGINNING: u32 = 10;
 /// and not before so long.
@@ -109,6 +107,8 @@ const BEGINNING_REST: Duration = Duration::from_secs(1);
 /// A pass is asked for this often at most on account of what events alone leave open: inodes with several names where
 /// nothing is held have them made and removed all the time, where backups or repositories are kept.
 const DOUBT_REST: Duration = Duration::from_secs(60);
+/// More programs than a machine starts again and again.
+const MOST_PROGRAMS: usize = 512;
 /// When nothing was looked at for so long, nothing is kept for it.
 const LOOKS_REST: Duration = Duration::from_secs(1);
 
@@ -293,7 +293,7 @@ impl Around {
             starts,
             started: Buffer::default(),
             strangers: Strangers::default(),
-            programs: RefCell::default(),
+            programs: RefCell::new(InImage::of_most(MOST_PROGRAMS)),
             witness,
             actors: Actors::default(),
             touches: Touches::default(),
@@ -302,14 +302,7 @@ impl Around {
             is_in_doubt: false,
             next_doubt: Duration::ZERO,
         };
-        let mut seen_mounts = Mounts {
-            changes,
-            root,
-            covers: None,
-            ids: filesystems.mounts().to_vec(),
-            next: now(),
-        };
-        seen_mounts.have_changed(self, &mounted);
+        let mut seen_mounts = Mounts::begin(self, changes, root, &filesystems, &mounted);
         let gaze = &Gaze {
             baseline,
             filesystems: &filesystems,
@@ -356,11 +349,16 @@ impl Live<'_> {
         again: &Receiver<Vec<TreePath>>,
         mounts: &mut Mounts,
     ) -> Ended {
-        let mut looks_now = false;
+        let mut looking: Option<Vec<Look>> = None;
         loop {
             if self.around.over.load(Ordering::Relaxed) {
                 return Ended::Told;
             }
+            let ended = match again.try_recv() {
+                Ok(paths) => Some(paths),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => return Ended::Told,
+            };
             let count = match self.read() {
                 Ok(count) => count,
                 Err(reason) => return Ended::Blinded(reason),
@@ -376,27 +374,26 @@ impl Live<'_> {
                 (self.is_in_doubt, self.next_doubt) = (false, now() + DOUBT_REST);
                 (self.around.tell)(Told::InDoubt);
             }
-            match again.try_recv() {
-                Ok(paths) => {
-                    looks_now = false;
-                    for path in paths {
-                        self.settle.changed(path, Change::Writing, now());
-                    }
+            if let Some(again) = ended {
+                // All was read that happened before these looks ended, and they saw.
+                let looked = looking.take().unwrap_or_default();
+                self.touches.may_be_told(&looked);
+                for path in again {
+                    self.settle.changed(path, Change::Writing, now());
                 }
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Ended::Told,
             }
             self.take_what_was_asked();
-            if !looks_now {
+            if looking.is_none() {
                 let looks = self.settle.due(now());
                 if !looks.is_empty() {
                     let touches = self.touches.take(&looks);
-                    looks_now = jobs.try_send((looks, touches)).is_ok();
+                    let is_sent = jobs.try_send((looks.clone(), touches)).is_ok();
+                    looking = is_sent.then_some(looks);
                 }
             }
-            let due = match looks_now {
-                true => None,
-                false => self.settle.next(),
+            let due = match looking {
+                Some(_) => None,
+                None => self.settle.next(),
             };
             let beginning = is_out_of_step.then_some(self.next_beginning);
             let due = [due, beginning].into_iter().flatten().min();
@@ -465,56 +462,6 @@ impl Live<'_> {
             let _ = rustix::io::read(&*self.around.wake, &mut [0; 8]);
         }
         looks_at_mounts && polled.get(1).is_some_and(woken)
-    }
-}
-
-/// How the image's file systems are mounted now.
-enum Mounted {
-    /// As they were; all that is mounted anywhere is this.
-    AsBefore(Vec<Mount>),
-    /// That cannot be told.
-    Unknown,
-    /// Otherwise.
-    Otherwise,
-}
-
-/// What is mounted, as far as it matters here.
-struct Mounts {
-    changes: OwnedFd,
-    root: PathBuf,
-    covers: Option<Vec<Cover>>,
-    ids: Vec<u64>,
-    /// When they are next looked at.
-    next: Duration,
-}
-
-impl Mounts {
-    /// Looks at what is mounted. What lies over the image is left to a pass.
-    fn look(&mut self, around: &Around) -> Mounted {
-        self.next = now() + MOUNTS_REST;
-        let Ok(mounted) = table(&self.root) else {
-            (around.tell)(Told::InDoubt);
-            return Mounted::Unknown;
-        };
-        if self.have_changed(around, &mounted) {
-            (around.tell)(Told::InDoubt);
-        }
-        let wanted = &around.order.baseline.manifest.header().filesystems;
-        let opened = Filesystems::open(&self.root, wanted, &mounted);
-        match opened.is_ok_and(|opened| opened.mounts() != self.ids) {
-            true => Mounted::Otherwise,
-            false => Mounted::AsBefore(mounted),
-        }
-    }
-
-    fn have_changed(&mut self, around: &Around, mounted: &[Mount]) -> bool {
-        let wanted = &around.order.baseline.manifest.header().filesystems;
-        let rules = around.order.baseline.manifest.rules();
-        let mut covers = covers(mounted, &self.root, wanted);
-        // What containers mount where anything may be mounted is nobody's business here.
-        covers.retain(|cover| !rules.allowance(&cover.path, Kind::Directory).covered);
-        let before = self.covers.replace(covers);
-        before.is_some() && before != self.covers
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Sighting {
     pub passed: Vec<Drift>,
     /// Who did it, by where it was done: at the path itself, or at a directory above.
     pub actors: BTreeMap<TreePath, Arc<Attribution>>,
+    /// Where the looks before may have seen what these did already, and named somebody else.
+    pub amended: BTreeSet<TreePath>,
     /// Whether only a pass over the tree can tell all of it.
     pub is_in_doubt: bool,
 }
@@ -90,6 +92,9 @@ impl Gaze<'_> {
         for (path, touch) in touches {
             if let Some(by) = &touch.by {
                 sighting.actors.insert(path.clone(), Arc::clone(by));
+            }
+            if touch.may_be_told && touch.what.has_any(DEEDS.and(Mask::ATTRIB)) {
+                sighting.amended.insert(path.clone());
             }
         }
         let request = LookRequest {

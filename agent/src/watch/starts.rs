@@ -82,7 +82,10 @@ impl Starts {
         let is_mounted = |place: &Started| mounts.iter().any(|mount| is_its(mount, place));
         self.places.retain(is_mounted);
         // All of a file system, if a mount shows that, and else a part.
-        let mut mounts: Vec<&Mount> = mounts.iter().filter(|mount| runs_programs(mount)).collect();
+        let mut mounts: Vec<&Mount> = mounts
+            .iter()
+            .filter(|mount| mount.runs_programs())
+            .collect();
         mounts.sort_by_key(|mount| mount.root != b"/");
         for mount in mounts {
             let is_new = self.places.iter().all(|place| place.device != mount.dev);
@@ -218,12 +221,6 @@ impl AsFd for Starts {
 fn holder(point: &[u8], shows: Shows) -> Option<Holder> {
     let tree = Tree::open(Path::new(OsStr::from_bytes(point))).ok()?;
     Holder::of(&tree, shows).ok()
-}
-
-/// Whether the kernel lets anybody run what lies there.
-fn runs_programs(mount: &Mount) -> bool {
-    let mut options = mount.options.split(|byte| *byte == b',');
-    !options.any(|option| option == b"noexec")
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
     reason = "a test stops where the world is not as it should be"
 )]
 
+mod descriptor_store;
 mod enrolment;
 mod instance;
 mod life;
 mod loopback;
-mod manager;
 #[allow(dead_code, reason = "other kinds of file systems are another test's")]
 #[path = "../watch/place.rs"]
 mod place;

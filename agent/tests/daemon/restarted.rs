@@ -8,9 +8,9 @@ use drift::attribution::{Attribution, Confidence};
 use drift::finding::{Drift, DriftKind};
 use drift::report::{Report, StateUpdate};
 
+use crate::descriptor_store::DescriptorStore;
 use crate::instance::{Instance, Running};
 use crate::loopback::{Loopback, World, eventually};
-use crate::manager::Manager;
 use crate::place::{KINDS, in_all, in_each};
 
 /// An instance of a file system of its own: what others do on this machine fills no queue of it.
@@ -74,7 +74,7 @@ fn not_even_a_restart_is_blind_where_the_manager_keeps_the_queues() {
     in_all(name, &KINDS, |kind, _, place| {
         let collector = Loopback::start();
         let instance = instance(&collector, place);
-        let manager = Manager::start(instance.home.path());
+        let manager = DescriptorStore::start(instance.home.path());
         let running = manager.run(&instance);
         watches(&instance, 1);
         let first = first_whole(&collector);
@@ -154,7 +154,7 @@ fn what_a_kept_queue_has_no_room_for_is_found_and_said() {
     in_each(name, &["tmpfs"], |_, _, place| {
         let collector = Loopback::start();
         let instance = instance(&collector, place);
-        let manager = Manager::start(instance.home.path());
+        let manager = DescriptorStore::start(instance.home.path());
         let running = manager.run(&instance);
         watches(&instance, 1);
         let first = first_whole(&collector);

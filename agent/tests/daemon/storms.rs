@@ -15,9 +15,9 @@ use drift::report::{Part, StateUpdate};
 use nix::sys::signal::Signal;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::descriptor_store::DescriptorStore;
 use crate::instance::{AGENT, Instance, Running};
 use crate::loopback::{Loopback, World, eventually, pause};
-use crate::manager::Manager;
 use crate::place::in_each;
 use crate::restarted::{blindness, instance, killed, watches};
 
@@ -203,7 +203,7 @@ fn killed_stopped_and_restarted(stopped: Duration) {
     in_each(name, &["ext4"], |_, _, place| {
         let collector = Loopback::start();
         let instance = instance(&collector, place);
-        let manager = Manager::start(instance.home.path());
+        let manager = DescriptorStore::start(instance.home.path());
         let root = instance.path("root");
         let mut running = manager.run(&instance);
         watches(&instance, 1);

@@ -2,15 +2,13 @@
 //! happens is told all the same, with who did it.
 
 use anyhow::{Context, Result, ensure};
+use driftmark_tests::Fleet;
 use driftmark_tests::patience::until;
 use driftmark_tests::sandbox::possible;
-use driftmark_tests::{Fleet, FleetOptions};
 use serde_json::Value;
 
-use crate::{LIMIT, OBSERVE};
+use crate::LIMIT;
 
-/// Nothing that is found between starts is found by a scan.
-const RARE_SCANS: &str = "[scan]\nquick-interval = \"1h\"\n";
 /// Somebody who makes and removes files all the time, about a thousand in a second: no queue runs over in the seconds that a
 /// restart takes.
 const STORM: &str = "systemd-run --quiet --unit=storm sh -c 'cd /usr/lib; n=0; while :; do n=$((n + 1)); \
@@ -24,11 +22,7 @@ fn no_restart_is_blind_where_systemd_keeps_the_queues_whatever_goes_on() -> Resu
     if !possible("restarting an agent") {
         return Ok(());
     }
-    let fleet = Fleet::new(&FleetOptions {
-        policy: OBSERVE.to_owned(),
-        agent: RARE_SCANS.to_owned(),
-        ..FleetOptions::default()
-    })?;
+    let fleet = crate::watched::rarely_scanned()?;
     let vm = fleet.launch_clean(1)?.remove(0);
     let id = fleet.id(&vm)?;
     let exec = |line: &str| fleet.cloud.with(&vm, |machine| machine.exec(line));

@@ -8,19 +8,21 @@ use serde_json::Value;
 
 use crate::{LIMIT, OBSERVE};
 
-/// Nothing that is found here is found by a scan.
-const RARE_SCANS: &str = "[scan]\nquick-interval = \"1h\"\n";
+/// A fleet of which nothing that is found between starts is found by a scan, and that is left as it is.
+pub(crate) fn rarely_scanned() -> Result<Fleet> {
+    Fleet::new(&FleetOptions {
+        policy: OBSERVE.to_owned(),
+        agent: "[scan]\nquick-interval = \"1h\"\n".to_owned(),
+        ..FleetOptions::default()
+    })
+}
 
 #[test]
 fn what_changes_is_known_at_the_collector_between_scans_with_who_did_it() -> Result<()> {
     if !possible("watching an instance") {
         return Ok(());
     }
-    let fleet = Fleet::new(&FleetOptions {
-        policy: OBSERVE.to_owned(),
-        agent: RARE_SCANS.to_owned(),
-        ..FleetOptions::default()
-    })?;
+    let fleet = rarely_scanned()?;
     let vm = fleet.launch_clean(1)?.remove(0);
     let id = fleet.id(&vm)?;
     until("the watch to begin", LIMIT, || {

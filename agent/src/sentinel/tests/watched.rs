@@ -304,6 +304,33 @@ fn of_who_did_a_hundred_things_all_is_told_with_the_first_ones() {
 }
 
 #[test]
+fn who_did_the_last_of_it_is_told_once_it_is_heard_where_a_look_had_seen_it_already() {
+    let mut sentinel = scanned(&[]);
+    steps(&mut sentinel, seen(&["a"], &["a"]), at(11));
+    let by_another = |is_amended: bool| {
+        let mut sighting = sighting(&["a"], &["a"]);
+        let by = Attribution {
+            confidence: Confidence::Certain,
+            process: Some(Process {
+                pid: 8,
+                ..Process::default()
+            }),
+        };
+        sighting.actors.insert(drift("a").path, Arc::new(by));
+        let amended = is_amended.then(|| drift("a").path);
+        sighting.amended.extend(amended);
+        Event::Seen(Box::new(sighting))
+    };
+    // Long after: it is what it was, whoever touched it since.
+    assert!(kept(steps(&mut sentinel, by_another(false), at(12))).is_empty());
+    let told = kept(steps(&mut sentinel, by_another(true), at(13)));
+    let opened: Vec<_> = told.iter().flat_map(|report| &report.opened).collect();
+    assert_eq!(opened.len(), 1);
+    assert_eq!(pid(&opened[0].drift), Some(8));
+    assert!(kept(steps(&mut sentinel, by_another(true), at(14))).is_empty());
+}
+
+#[test]
 fn what_a_pass_knows_of_packages_is_told_of_what_the_watch_had_opened_and_once() {
     let mut sentinel = scanned(&[]);
     steps(&mut sentinel, seen(&["a", "b"], &["a", "b"]), at(11));

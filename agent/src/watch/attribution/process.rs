@@ -6,8 +6,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
+use drift::TreePath;
 use drift::attribution::{Attribution, Origin};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+
+use crate::scan::filesystems::Filesystems;
 
 /// `/proc/PID`, open.
 pub(crate) struct Directory(OwnedFd);
@@ -45,6 +48,12 @@ impl Running {
     /// Device and inode: whether it is the file that is found at its path elsewhere. `None` where it may not be looked at.
     pub fn file(&self) -> Option<(u64, u64)> {
         self.file
+    }
+
+    /// Whether it is the file that is found at this path of the image's file systems.
+    pub(crate) fn lies_at(&self, filesystems: &Filesystems, path: &TreePath) -> bool {
+        let found = filesystems.look_up(path).ok().map(|found| found.id());
+        found.is_some() && found == self.file
     }
 
     /// What the kernel says by itself; [`Origin::Unknown`] where the file is one that can be looked up.

@@ -11,6 +11,7 @@ use driftmark_kernel::fanotify::{Actor, Buffer, Event, Mask, Place, Watch};
 use driftmark_kernel::{FileKind, Stat};
 
 use super::{Live, READS_IN_A_ROW, Told, now};
+use crate::scan::filesystems::within;
 use crate::watch::attribution::{Promptness, Running, is_loader};
 use crate::watch::eyes::At;
 use crate::watch::settle::Change;
@@ -242,15 +243,13 @@ impl Live<'_> {
         let (around, programs) = (self.around, &self.programs);
         let filesystems = self.ways.filesystems;
         let in_image = |running: &Running| {
-            let Some(path) = below_root(around, running.path()) else {
+            let Some(path) = within(&around.order.root, running.path()) else {
                 return false;
             };
-            let found = filesystems.look_up(&path).ok().map(|stat| {
-                let (major, minor) = stat.dev;
-                (rustix::fs::makedev(major, minor), stat.ino)
-            });
-            let is_it = found.is_some() && found == running.file();
-            is_it && programs.borrow_mut().has(&around.order.baseline, &path)
+            running.lies_at(filesystems, &path)
+                && (programs.borrow_mut())
+                    .has(&around.order.baseline, &path)
+                    .unwrap_or(false)
         };
         let looked = (promptness, now());
         self.actors.tell(&self.witness, actor, looked, in_image)
@@ -267,9 +266,12 @@ impl Live<'_> {
         let promptness = promptness(starts.is_late);
         let read = starts.read(&mut self.started, &mut |actor, path| {
             actors.forget(actor.pid);
-            let inside = below_root(around, path);
+            let inside = within(&around.order.root, path);
+            // What cannot be read is not known to be the image's, now.
+            let mut is_the_images =
+                |path| programs.has(&around.order.baseline, path).unwrap_or(false);
             let origin = match &inside {
-                Some(path) if programs.has(&around.order.baseline, path) => Origin::Image,
+                Some(path) if is_the_images(path) => Origin::Image,
                 // Beside a tree that is not this host's own: its loaders are the host's.
                 None if is_loader(path) => return,
                 _ => Origin::Foreign,
@@ -323,14 +325,6 @@ fn promptness(is_late: bool) -> Promptness {
         true => Promptness::Late,
         false => Promptness::AtOnce,
     }
-}
-
-/// The path in the image of an absolute one on this host.
-fn below_root(around: &super::Around, path: &[u8]) -> Option<TreePath> {
-    let root = around.order.root.as_os_str().as_encoded_bytes();
-    let root = root.strip_suffix(b"/").unwrap_or(root);
-    let path = path.strip_prefix(root)?;
-    path.starts_with(b"/").then(|| TreePath::new(path).ok())?
 }
 
 /// What an event makes of a name.

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit};
@@ -114,26 +114,35 @@ fn a_file_that_is_allowed_from_now_on_is_asked_about_again_once_it_was_written_t
     });
 }
 
+/// A gate around `place`, and a shell that runs `place/program` once it is told to. The shell was started before: a child
+/// that is about to run something holds what its parent has open, and a gate that somebody holds is not closed.
+fn guarded_before(place: &Path) -> Option<(Gate, Child)> {
+    let run = format!("read line; exec {}", place.join("program").display());
+    let mut shell = Command::new("sh")
+        .args(["-c", &run])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("run sh");
+    let gate = Gate::open().expect("a gate");
+    let top = File::open(place).expect("open");
+    if let Err(error) = gate.guard(top.as_fd()) {
+        drop(shell.stdin.take());
+        shell.wait().expect("wait");
+        lab::skip(&format!("questions of the kernel: {error}"));
+        return None;
+    }
+    Some((gate, shell))
+}
+
 #[test]
 fn a_gate_that_is_closed_in_the_middle_of_an_answer_allows_it_and_asks_no_more() {
     let _alone = alone();
     lab::with_own_mounts(|place| {
         lab::mount_tmpfs(place);
         fs::copy("/bin/true", place.join("program")).expect("copy a program");
-        // As below: started before.
-        let run = format!("read line; exec {}", place.join("program").display());
-        let mut shell = Command::new("sh")
-            .args(["-c", &run])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("run sh");
-        let gate = Gate::open().expect("a gate");
-        let top = File::open(place).expect("open");
-        if let Err(error) = gate.guard(top.as_fd()) {
-            drop(shell.stdin.take());
-            shell.wait().expect("wait");
-            return lab::skip(&format!("questions of the kernel: {error}"));
-        }
+        let Some((gate, mut shell)) = guarded_before(place) else {
+            return;
+        };
         drop(shell.stdin.take());
         let mut polled = [PollFd::new(&gate, PollFlags::IN)];
         poll(&mut polled, None).expect("it waits");
@@ -155,21 +164,9 @@ fn questions_that_nobody_takes_are_allowed_and_so_is_all_when_the_gate_is_closed
     lab::with_own_mounts(|place| {
         lab::mount_tmpfs(place);
         fs::copy("/bin/true", place.join("program")).expect("copy a program");
-        // Started before: a child that is about to run something holds what its parent has open, and a gate that
-        // somebody holds is not closed.
-        let run = format!("read line; exec {}", place.join("program").display());
-        let mut shell = Command::new("sh")
-            .args(["-c", &run])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("run sh");
-        let gate = Gate::open().expect("a gate");
-        let top = File::open(place).expect("open");
-        if let Err(error) = gate.guard(top.as_fd()) {
-            drop(shell.stdin.take());
-            shell.wait().expect("wait");
-            return lab::skip(&format!("questions of the kernel: {error}"));
-        }
+        let Some((gate, mut shell)) = guarded_before(place) else {
+            return;
+        };
         std::thread::scope(|scope| {
             let program = place.join("program");
             let running = scope.spawn(|| Command::new(program).status());

@@ -15,20 +15,20 @@ use crate::instance::{AGENT, Instance, Running};
 /// Descriptors, by name.
 type Kept = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
-pub(crate) struct Manager {
+pub(crate) struct DescriptorStore {
     socket: PathBuf,
     kept: Kept,
 }
 
-impl Manager {
+impl DescriptorStore {
     /// Listens in this directory.
-    pub(crate) fn start(directory: &Path) -> Manager {
+    pub(crate) fn start(directory: &Path) -> DescriptorStore {
         let socket = directory.join("notify.sock");
         let listening = UnixDatagram::bind(&socket).unwrap();
         let kept = Kept::default();
         let keeps = Arc::clone(&kept);
         std::thread::spawn(move || listen(&listening, &keeps));
-        Manager { socket, kept }
+        DescriptorStore { socket, kept }
     }
 
     /// The names of what it keeps.
