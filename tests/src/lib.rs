@@ -6,8 +6,8 @@
 //! A [`collector`] judges, and a [`cloud`] replaces; all of them together are a [`fleet`].
 //! A [`vm`] is one such instance with a kernel, a memory and a clock of its own.
 //! [`packages`] are what is shipped, [`process`] runs the two programs alone, [`loopfs`] gives them a file system to look
-//! at. A [`tree`] is a small file system tree with an agent that watches it, a [`sender`] is an instance that is nothing
-//! but its reports.
+//! at, and [`mutations`] are what is done to one. A [`tree`] is a small file system tree with an agent that watches it, a
+//! [`sender`] is an instance that is nothing but its reports.
 #![forbid(unsafe_code)]
 
 pub mod apt;
@@ -20,6 +20,7 @@ pub mod instance;
 pub mod intrusion;
 pub mod lab;
 pub mod loopfs;
+pub mod mutations;
 pub mod packages;
 pub mod patience;
 pub mod process;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use driftmark_tests::mutations::{DEPTH, PRELUDE};
 use driftmark_tests::process::{finish, run};
 use driftmark_tests::{FileSystem, LoopFs, Program, Running};
 use serde_json::Value;
@@ -14,28 +15,10 @@ use serde_json::Value;
 /// A check of a small tree takes milliseconds; after this long it hangs.
 const HANGS_AFTER_SECONDS: &str = "60";
 
-/// What the lines of shell of a story can say, besides all that is installed.
-///
-/// `socket PATH` binds a socket, `deep CODE` runs perl at the bottom of the deep directories, `poke FILE OFFSET BYTE`
-/// writes one byte over another and puts the modification time back, `keep PATH` moves something out of the tree, and
-/// `back PATH` moves it back.
-const PRELUDE: &str = r#"
-export LC_ALL=C
-umask 022
-socket() { perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0) && bind(S, sockaddr_un($ARGV[0])) or die $!' "$1"; }
-deep() { perl -e 'for (1..$ARGV[0]) { chdir "d" x 200 or die $! } eval $ARGV[1]; die $@ if $@' "$DEPTH" "$1"; }
-poke() { touch -r "$1" "$KEEP/time"; printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; touch -r "$KEEP/time" "$1"; }
-keep() { mv -T -- "$1" "$KEEP/kept-$(basename -- "$1")"; }
-back() { mv -T -- "$KEEP/kept-$(basename -- "$1")" "$1"; }
-"#;
-
 /// Set where every file of every tree is to have fs-verity: on a kernel that has it, which this machine's may not. What a
 /// story writes to is made an ordinary file before, and one with fs-verity after.
 const VERITY: &str = "DRIFTMARK_FS_VERITY";
 const FREEZE: &str = include_str!("freeze.pl");
-
-/// How many directories of 200 bytes the deep path has: more than a system call can name (`PATH_MAX`).
-pub(crate) const DEPTH: usize = 24;
 
 /// A file system with trees in it, and the agent.
 pub(crate) struct Ground {

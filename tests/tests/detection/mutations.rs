@@ -1,11 +1,10 @@
 //! The mutation table: one change at a time, exactly that is reported, and nothing once it is undone.
 
-mod table;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::FileSystem;
+use driftmark_tests::mutations::{self, Mutation};
 use driftmark_tests::patience::pause;
 use driftmark_tests::sandbox::possible;
 
@@ -19,26 +18,18 @@ pub(crate) const SETTLED: Duration = Duration::from_millis(40);
 /// first does, which is no clean verdict: there it is left out.
 const PASSES: [Pass; 3] = [Pass::Full, Pass::Quick, Pass::Disk];
 
-/// One change of the tree and what must be said of it.
-struct Mutation {
-    name: String,
-    make: String,
-    undo: String,
-    drifts: Vec<String>,
-}
-
 /// Something that changes without its metadata: a quick pass may not see it, a full one must.
 const RAW_OFFSET: u64 = 4096;
 
 #[test]
 fn every_mutation_is_reported_exactly_and_nothing_is_once_it_is_undone() -> Result<()> {
-    tell_all("the mutation table", &table::written())
+    tell_all("the mutation table", &mutations::written())
 }
 
 #[test]
 fn every_flag_kind_and_odd_name_is_reported_exactly_and_nothing_is_once_it_is_undone() -> Result<()>
 {
-    tell_all("flags, kinds and odd names", &table::made())
+    tell_all("flags, kinds and odd names", &mutations::made())
 }
 
 fn tell_all(story: &str, mutations: &[Mutation]) -> Result<()> {

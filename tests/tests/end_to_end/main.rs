@@ -3,7 +3,7 @@
 //! From the whole way ([`replacement`]) to what goes wrong on it: agents that die ([`agent_down`]), machines that come and
 //! go ([`boots`]), collectors that die ([`durability`]) or are away ([`away`]), instances with more drift than anyone reads
 //! ([`many`]), fleets that are not to be touched ([`modes`]), too much at once ([`breakers`]), and instances that cannot
-//! say what they are ([`unverifiable`]). What happens between scans: [`watched`]; what does not: [`enforced`]; and between
+//! say what they are ([`unverifiable`]). What happens between scans: [`watched`], [`mutated`]; what does not: [`enforced`]; and between
 //! two starts: [`restarted`].
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod durability;
 mod enforced;
 mod many;
 mod modes;
+mod mutated;
 mod replacement;
 mod restarted;
 mod unverifiable;

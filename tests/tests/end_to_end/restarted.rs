@@ -22,7 +22,7 @@ fn no_restart_is_blind_where_systemd_keeps_the_queues_whatever_goes_on() -> Resu
     if !possible("restarting an agent") {
         return Ok(());
     }
-    let fleet = crate::watched::rarely_scanned()?;
+    let fleet = crate::watched::rarely_scanned(None)?;
     let vm = fleet.launch_clean(1)?.remove(0);
     let id = fleet.id(&vm)?;
     let exec = |line: &str| fleet.cloud.with(&vm, |machine| machine.exec(line));

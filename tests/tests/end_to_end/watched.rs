@@ -3,16 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use driftmark_tests::patience::until;
 use driftmark_tests::sandbox::possible;
-use driftmark_tests::{Fleet, FleetOptions};
+use driftmark_tests::{Fleet, FleetOptions, Recipe};
 use serde_json::Value;
 
 use crate::{LIMIT, OBSERVE};
 
 /// A fleet of which nothing that is found between starts is found by a scan, and that is left as it is.
-pub(crate) fn rarely_scanned() -> Result<Fleet> {
+pub(crate) fn rarely_scanned(recipe: Option<Recipe>) -> Result<Fleet> {
     Fleet::new(&FleetOptions {
         policy: OBSERVE.to_owned(),
         agent: "[scan]\nquick-interval = \"1h\"\n".to_owned(),
+        recipe,
         ..FleetOptions::default()
     })
 }
@@ -22,7 +23,7 @@ fn what_changes_is_known_at_the_collector_between_scans_with_who_did_it() -> Res
     if !possible("watching an instance") {
         return Ok(());
     }
-    let fleet = rarely_scanned()?;
+    let fleet = rarely_scanned(None)?;
     let vm = fleet.launch_clean(1)?.remove(0);
     let id = fleet.id(&vm)?;
     until("the watch to begin", LIMIT, || {

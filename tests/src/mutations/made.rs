@@ -1,11 +1,10 @@
 //! Rows that are made: for each flag, kind and odd name, and deep down.
 
-use crate::base::{LONG_NAME, ODD_NAMES};
-use crate::ground::DEPTH;
-use crate::mutations::Mutation;
+use super::base::{LONG_NAME, ODD_NAMES};
+use super::{DEPTH, Mutation};
 
 /// Those that are made for each flag, kind and odd name, and deep down.
-pub(in crate::mutations) fn made() -> Vec<Mutation> {
+pub fn made() -> Vec<Mutation> {
     let rows = flags().into_iter().chain(kinds()).chain(odd_names());
     rows.chain(deep()).collect()
 }
