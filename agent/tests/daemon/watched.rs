@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use drift::attribution::{Attribution, Confidence};
+use drift::coverage::{Gap, GapReason};
 use drift::finding::DriftKind;
 use drift::report::{OpenDrift, Report};
 use nix::sys::signal::Signal;
@@ -13,6 +14,11 @@ use crate::loopback::{Loopback, eventually};
 /// An instance whose scans are an hour apart, once it is watched and its first scan has ended.
 fn watched(collector: &Loopback, more: &str) -> (Instance, Running) {
     let instance = Instance::new(&collector.token());
+    let running = watch(&instance, more);
+    (instance, running)
+}
+
+fn watch(instance: &Instance, more: &str) -> Running {
     let config = std::fs::read_to_string(instance.path("agent.toml")).unwrap();
     let config = config.replace("quick-interval = \"1s\"", "quick-interval = \"1h\"");
     std::fs::write(instance.path("agent.toml"), format!("{config}{more}")).unwrap();
@@ -23,7 +29,7 @@ fn watched(collector: &Loopback, more: &str) -> (Instance, Running) {
         let is_watched = instance.log().contains("the watch begins");
         (is_watched && status["phase"] == "running").then_some(())
     });
-    (instance, running)
+    running
 }
 
 fn reports(collector: &Loopback) -> Vec<Report> {
@@ -121,6 +127,51 @@ fn a_daemon_that_was_stopped_under_a_storm_ends_in_what_is_there_and_says_that_i
         let is_said = last.coverage.notes.iter().any(note) && last.coverage.limits.is_empty();
         (is_exact(last) && is_said && opened("/many") && opened("/etc/left")).then_some(())
     });
+    drop(running);
+}
+
+/// A file system of the instance's image, on a disk of its own, until the end of the test.
+struct Mounted<'i>(&'i Instance);
+
+impl Mounted<'_> {
+    fn on(instance: &Instance) -> Mounted<'_> {
+        let script = "mkdir boot; truncate -s 8M ../disk; mkfs.ext4 -qF ../disk; mount -o loop ../disk boot; \
+            echo kernel > boot/kernel; echo '/dev/vdb1 /boot ext4 defaults 0 2' > etc/fstab";
+        let mounted = Mounted(instance);
+        sh(instance, script);
+        mounted
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let unmount = unmount.args(["--quiet", "--lazy"]);
+        let _ = unmount.arg(self.0.path("root/boot")).status();
+    }
+}
+
+#[test]
+fn a_file_system_that_is_unmounted_under_it_is_said_to_be_missing_and_nothing_of_it_to_be_gone() {
+    let collector = Loopback::start();
+    let instance = Instance::new(&collector.token());
+    let mounted = Mounted::on(&instance);
+    let running = watch(&instance, "");
+    sh(&instance, "echo other > boot/kernel");
+    let (open, _) = opened(&collector, "/boot/kernel");
+    assert_eq!(open.drift.kind, DriftKind::Changed);
+    drop(mounted);
+    let last = collector.wait_for("what is missing", |world| {
+        let (last, _) = world.reports.last()?;
+        let gap =
+            |gap: &Gap| gap.path.to_text() == "/boot" && gap.reason == GapReason::FilesystemMissing;
+        last.coverage.gaps.iter().any(gap).then(|| last.clone())
+    });
+    assert_eq!(last.coverage.gap_count, 1, "{:?}", last.coverage);
+    let told = reports(&collector);
+    let mut opened = told.iter().flat_map(|report| &report.opened);
+    let is_gone = |open: &OpenDrift| open.drift.kind == DriftKind::Removed;
+    assert!(!opened.any(is_gone), "a gap is no drift");
     drop(running);
 }
 
