@@ -100,7 +100,7 @@ fn difference(expected: Option<Entry>, found: Option<Entry>) -> Option<Differenc
         technique: class
             .techniques
             .iter()
-            .map(|&technique| technique.to_owned())
+            .map(|&technique| technique.into())
             .collect(),
     };
     Some(Difference {

@@ -137,9 +137,9 @@ fn entry_text(
     line("size", shown.size.map(|size| size.to_string()));
     line("blake3", shown.content.map(|digest| digest.to_string()));
     line("sha256", origin.sha256.map(|digest| digest.to_string()));
-    line("verity", shown.verity);
-    line("target", shown.target);
-    line("device", shown.device);
+    line("verity", shown.verity.map(String::from));
+    line("target", shown.target.map(String::from));
+    line("device", shown.device.map(String::from));
     line(
         "flags",
         (!shown.flags.is_none()).then(|| shown.flags.letters()),

@@ -22,6 +22,7 @@ mod generation;
 mod health;
 mod looked;
 mod news;
+mod open;
 mod set;
 mod swept;
 
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drift::TreePath;
-use drift::attribution::Attribution;
 use drift::class::Class;
 use drift::coverage::Coverage;
 use drift::finding::{Drift, DriftId, HostPackage};
@@ -48,6 +48,8 @@ use course::Courses;
 pub use health::Health;
 use looked::Watching;
 use news::News;
+use open::Open;
+pub use open::{Identified, OpenBefore};
 pub use set::MAX_OPEN_DRIFTS;
 
 /// What a sentinel is told once.
@@ -129,7 +131,7 @@ pub struct Outcome {
     /// it began.
     pub looking_since: Option<Duration>,
     /// Everything that drifted, in any order.
-    pub drifts: Vec<Drift>,
+    pub drifts: Vec<Arc<Identified>>,
     /// What the host's package database says of them. It changes what is shown and nothing else.
     pub packages: BTreeMap<TreePath, HostPackage>,
     /// Where it could not look.
@@ -149,8 +151,8 @@ pub enum Action {
     Keep(Box<Report>),
     /// Send this if nothing else is waiting; the next one is as good.
     Mention(Box<Report>),
-    /// Start a pass.
-    Scan(Pass),
+    /// Start a pass. This is open.
+    Scan(Pass, OpenBefore),
     /// Sweep the processes. Of these files of the image it is known that they have other content.
     Sweep(BTreeSet<TreePath>),
     /// Answer the health probe so.
@@ -164,12 +166,8 @@ pub struct Sentinel {
     phase: Phase,
     image: Option<ImageRef>,
     unverifiable: Option<String>,
-    open: BTreeMap<DriftId, Drift>,
+    open: Open,
     packages: BTreeMap<TreePath, HostPackage>,
-    /// The same by path, once that was asked for since the last pass.
-    places: Option<BTreeSet<(TreePath, DriftId)>>,
-    /// Who did what is open, as far as that was seen.
-    actors: BTreeMap<TreePath, Arc<Attribution>>,
     watch: Watching,
     /// What was not told yet, and when it may be.
     news: News,
@@ -225,10 +223,8 @@ impl Sentinel {
             phase: Phase::Starting,
             image: None,
             unverifiable: None,
-            open: BTreeMap::new(),
+            open: Open::default(),
             packages: BTreeMap::new(),
-            places: None,
-            actors: BTreeMap::new(),
             watch: Watching::default(),
             news: News::default(),
             next_telling: Duration::ZERO,
@@ -306,7 +302,7 @@ impl Sentinel {
 
     /// The drifts that are open, by id.
     pub fn open(&self) -> impl Iterator<Item = (&DriftId, &Drift)> {
-        self.open.iter()
+        self.open.iter().map(|(it, _)| (&it.id, &it.drift))
     }
 
     /// Where it is in its life.
@@ -424,7 +420,7 @@ impl Sentinel {
         for pass in [Pass::Full, Pass::Quick, Pass::Disk] {
             if self.is_due(pass, now.uptime) {
                 self.courses.of(pass).begin(now.uptime);
-                act(Action::Scan(pass));
+                act(Action::Scan(pass, OpenBefore::of(&self.open)));
             }
         }
         if self.sweep_is_due(now.uptime) {

@@ -2,6 +2,7 @@
 
 mod attribute;
 mod flags;
+mod permissions;
 mod shown;
 mod verity;
 mod xattr;
@@ -10,6 +11,7 @@ use crate::{Blake3, TreePath};
 
 pub use attribute::{Attribute, AttributeSet};
 pub use flags::FileFlags;
+pub use permissions::Permissions;
 pub use shown::Shown;
 pub use verity::Measurement;
 pub use xattr::{Xattr, Xattrs};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::Attribution;
@@ -33,7 +35,7 @@ pub struct Drift {
     pub severity: Severity,
     /// MITRE ATT&CK techniques that look like this.
     #[serde(default)]
-    pub technique: Vec<String>,
+    pub technique: Vec<Cow<'static, str>>,
     /// Who did it, where that was seen: the last one to touch the path, or a directory above it. For people, and no part
     /// of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -117,11 +117,11 @@ fn every_list_and_text_of_a_report_has_its_limit() {
         Some("class")
     );
     assert_eq!(
-        with(|r| r.opened[1].drift.technique = vec![word.clone()]),
+        with(|r| r.opened[1].drift.technique = vec![word.clone().into()]),
         Some("technique")
     );
     assert_eq!(
-        with(|r| r.opened[1].drift.technique = vec![String::new(); 17]),
+        with(|r| r.opened[1].drift.technique = vec!["".into(); 17]),
         Some("technique")
     );
     assert_eq!(

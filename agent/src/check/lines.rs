@@ -1,5 +1,6 @@
 //! The result for machines: one JSON object a line, the last one a summary.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use drift::TreePath;
@@ -40,7 +41,7 @@ pub struct DriftLine {
     /// How bad it is by itself.
     pub severity: Severity,
     /// MITRE ATT&CK techniques.
-    pub technique: Vec<String>,
+    pub technique: Vec<Cow<'static, str>>,
     /// The package that owns the path in the image.
     pub package: Option<String>,
     /// What the host's own package database says of it.

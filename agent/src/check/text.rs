@@ -126,19 +126,23 @@ fn differences(drift: &DriftLine) -> Vec<String> {
             drift.expected.clone().unwrap_or_default(),
             drift.found.clone().unwrap_or_default(),
         );
+        let both = |expected: &Option<Box<str>>, found: &Option<Box<str>>| {
+            let texts = expected.as_deref().zip(found.as_deref());
+            texts.map(|(expected, found)| (expected.to_owned(), found.to_owned()))
+        };
         for attribute in drift.changed.iter() {
             let word = attribute.word();
             let pair = match word {
-                "kind" => Some((expected.kind.clone(), found.kind.clone())),
-                "mode" => Some((expected.mode.clone(), found.mode.clone())),
+                "kind" => Some((expected.kind.to_string(), found.kind.to_string())),
+                "mode" => Some((expected.mode.to_string(), found.mode.to_string())),
                 "uid" => Some((expected.uid.to_string(), found.uid.to_string())),
                 "gid" => Some((expected.gid.to_string(), found.gid.to_string())),
                 "size" => expected
                     .size
                     .zip(found.size)
                     .map(|(a, b)| (a.to_string(), b.to_string())),
-                "target" => expected.target.clone().zip(found.target.clone()),
-                "device" => expected.device.clone().zip(found.device.clone()),
+                "target" => both(&expected.target, &found.target),
+                "device" => both(&expected.device, &found.device),
                 "flags" => Some((
                     flags(&expected.flags.letters()),
                     flags(&found.flags.letters()),

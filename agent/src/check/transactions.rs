@@ -219,7 +219,8 @@ fn explained<'d>(drift: &'d DriftLine, packages: &[Package]) -> Option<(&'d str,
 
 /// Whether this is a file that gives whoever runs it the rights of another.
 fn gains(found: &Shown) -> bool {
-    let runs_as_other = found.mode.starts_with(['2', '3', '4', '5', '6', '7']);
+    const SETUID_OR_SETGID: u16 = 0o6000;
+    let runs_as_other = found.mode.bits() & SETUID_OR_SETGID != 0;
     found.kind == "file" && (runs_as_other || found.xattr.contains_key("security.capability"))
 }
 

@@ -103,12 +103,10 @@ fn dangerous(sight: &Sight, found: &Shown) -> Option<&'static str> {
     const EXECUTABLE: u16 = 0o111;
     const WORLD_WRITABLE: u16 = 0o002;
     const STICKY: u16 = 0o1000;
-    let Some(now) = mode(found) else {
-        return Some("its mode cannot be read");
-    };
+    let now = found.mode.bits();
     let is_file = found.kind == Kind::File.word();
     let is_link = found.kind == Kind::Symlink.word();
-    let was = sight.expected.as_ref().and_then(mode).unwrap_or(0);
+    let was = sight.expected.as_ref().map_or(0, |was| was.mode.bits());
     match &*found.kind {
         "char-device" | "block-device" => return Some("a device"),
         _ if found.xattr.contains_key("security.capability") => {
@@ -138,12 +136,6 @@ fn covered(sight: &Sight) -> Option<&'static str> {
         .then_some("a mount there hides what the image has: put it into the image's fstab, or write the rule yourself")
 }
 
-fn mode(found: &Shown) -> Option<u16> {
-    u16::from_str_radix(&found.mode, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o7777)
-}
-
 /// What was shown, as far as its class depends on it.
 fn entry_of(sight: &Sight, found: &Shown) -> Option<Entry> {
     let device = Device { major: 0, minor: 0 };
@@ -165,7 +157,7 @@ fn entry_of(sight: &Sight, found: &Shown) -> Option<Entry> {
     let xattrs = capability.then(|| (b"security.capability".to_vec(), b"?".to_vec()));
     Some(Entry {
         path: sight.path.clone(),
-        mode: mode(found)?,
+        mode: found.mode.bits(),
         uid: found.uid,
         gid: found.gid,
         node,

@@ -16,7 +16,7 @@ use crate::config::{Config, Pace};
 use crate::held::HeldCache;
 use crate::log::Chain;
 use crate::scan::Pass;
-use crate::sentinel::Outcome;
+use crate::sentinel::{OpenBefore, Outcome};
 use work::{Known, Work};
 
 /// What the scanner says.
@@ -55,9 +55,10 @@ struct Lane {
     is_busy: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Ordered {
     pass: Pass,
+    open: OpenBefore,
     holds: bool,
 }
 
@@ -108,9 +109,15 @@ impl Scanner {
     }
 
     /// Orders a pass; `holds` says whether what may change once may no longer change.
-    pub(super) fn order(&mut self, pass: Pass, holds: bool, uptime: Duration) {
+    pub(super) fn order(
+        &mut self,
+        (pass, open): (Pass, OpenBefore),
+        holds: bool,
+        uptime: Duration,
+    ) {
         let lane = self.lane(pass);
-        lane.is_busy = lane.orders.try_send(Ordered { pass, holds }).is_ok();
+        let ordered = Ordered { pass, open, holds };
+        lane.is_busy = lane.orders.try_send(ordered).is_ok();
         lane.seen = (lane.progress.load(Ordering::Relaxed), uptime);
     }
 

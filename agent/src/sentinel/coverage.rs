@@ -158,7 +158,7 @@ impl Sentinel {
             None => Duration::ZERO,
         };
         // Only another sweep can close what a sweep has opened.
-        let is_open = self.open.values().any(Drift::is_on_disk_alone);
+        let is_open = self.open.drifts().any(Drift::is_on_disk_alone);
         let interval = match is_open {
             true => interval.min(self.setup.schedule.full),
             false => interval,

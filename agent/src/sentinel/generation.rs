@@ -8,11 +8,11 @@ use std::sync::Arc;
 use drift::TreePath;
 use drift::attribution::Attribution;
 use drift::coverage::Coverage;
-use drift::finding::{Drift, DriftId, HostPackage};
+use drift::finding::{DriftId, HostPackage};
 use drift::report::{HeldValue, OpenDrift, Part, Report, StateUpdate};
 
 use super::news::News;
-use super::{Action, Sentinel, is_own};
+use super::{Action, Identified, Sentinel, is_own};
 use crate::clock::Now;
 
 /// What is left of [`Report::MAX_BYTES`] for lists: commas, digits of numbers that grow, and a margin.
@@ -55,7 +55,7 @@ impl Sentinel {
             opened: Vec::new(),
             closed: Vec::new(),
             open_count: self.open.len() as u64,
-            set_digest: drift::finding::set_digest(self.open.keys().copied()),
+            set_digest: drift::finding::set_digest(self.open.ids()),
             moments: Vec::new(),
             dropped_moments: self.dropped_moments,
             held_whole: false,
@@ -70,23 +70,19 @@ impl Sentinel {
     pub(super) fn tell_whole(&mut self, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
         let packages = std::mem::take(&mut self.packages);
-        let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
         self.news = News::default();
-        let opened = own_first(open.iter().collect());
         let lists = Lists {
             packages: &packages,
-            actors: Actors::of(&actors, opened.iter().map(|(_, drift)| *drift)),
-            opened,
+            opened: told(open.iter()),
             closed: Vec::new(),
             held: held.as_ref(),
         };
-        let digest = drift::finding::set_digest(open.keys().copied());
+        let digest = drift::finding::set_digest(open.ids());
         self.tell(StateUpdate::Whole, &lists, (open.len(), digest), now, act);
         self.whole_sequence = self.sequence;
         self.open = open;
         self.packages = packages;
-        self.actors = actors;
         self.held = held;
     }
 
@@ -94,22 +90,17 @@ impl Sentinel {
     pub(super) fn tell_change(&mut self, news: News, now: Now, act: &mut dyn FnMut(Action)) {
         let open = std::mem::take(&mut self.open);
         let packages = std::mem::take(&mut self.packages);
-        let actors = std::mem::take(&mut self.actors);
         let held = self.held.take();
-        let opened = news.opened.iter();
-        let opened = own_first(opened.filter_map(|id| open.get_key_value(id)).collect());
         let lists = Lists {
             packages: &packages,
-            actors: Actors::of(&actors, opened.iter().map(|(_, drift)| *drift)),
-            opened,
+            opened: told(news.opened.iter().filter_map(|id| open.get(id))),
             closed: news.closed.into_iter().collect(),
             held: held.as_ref().filter(|_| news.held),
         };
-        let digest = drift::finding::set_digest(open.keys().copied());
+        let digest = drift::finding::set_digest(open.ids());
         self.tell(StateUpdate::Change, &lists, (open.len(), digest), now, act);
         self.open = open;
         self.packages = packages;
-        self.actors = actors;
         self.held = held;
     }
 
@@ -146,8 +137,8 @@ impl Sentinel {
             };
             report.opened = lists.opened[cut.opened]
                 .iter()
-                .map(|(id, drift)| match lists.sendable(**id, drift) {
-                    open if too_long.contains(id) => shortened(open),
+                .map(|told| match lists.sendable(told) {
+                    open if too_long.contains(&open.id) => shortened(open),
                     open => open,
                 })
                 .collect();
@@ -158,74 +149,63 @@ impl Sentinel {
     }
 }
 
-/// What is done to the agent itself comes before all else, in the first part of a telling: whoever does that may end it
-/// before the last one.
-fn own_first<'a>(mut opened: Vec<(&'a DriftId, &'a Drift)>) -> Vec<(&'a DriftId, &'a Drift)> {
-    opened.sort_by_key(|(_, drift)| !is_own(drift));
-    opened
-}
-
-struct Lists<'a> {
-    packages: &'a BTreeMap<TreePath, HostPackage>,
-    actors: Actors<'a>,
-    opened: Vec<(&'a DriftId, &'a Drift)>,
-    closed: Vec<DriftId>,
-    /// The whole set of held values, if it is told.
-    held: Option<&'a BTreeMap<TreePath, HeldValue>>,
-}
-
-/// Who did what is told. One process may have made a hundred thousand drifts: all that is known of it is told with its
-/// first ones, and with the others no more than which process it was.
-struct Actors<'a> {
-    known: &'a BTreeMap<TreePath, Arc<Attribution>>,
-    told_in_full: BTreeSet<&'a TreePath>,
+/// A drift that is told.
+struct ToldDrift<'a> {
+    it: &'a Identified,
+    by: Option<&'a Attribution>,
+    /// Whether all is told of who did it. One process may have made a hundred thousand drifts: all that is known of it is
+    /// told with its first ones, and with the others no more than which process it was.
+    in_full: bool,
 }
 
 /// Of one actor, in one telling.
 const TOLD_IN_FULL: u32 = 16;
 
-impl<'a> Actors<'a> {
-    fn of(
-        known: &'a BTreeMap<TreePath, Arc<Attribution>>,
-        told: impl Iterator<Item = &'a Drift>,
-    ) -> Self {
-        let mut counts: BTreeMap<*const Attribution, u32> = BTreeMap::new();
-        let is_first = |drift: &&Drift| {
-            let Some(by) = known.get(&drift.path) else {
-                return false;
-            };
-            let count = counts.entry(Arc::as_ptr(by)).or_default();
+/// What is done to the agent itself comes before all else, in the first part of a telling: whoever does that may end it
+/// before the last one.
+fn told<'a>(
+    opened: impl Iterator<Item = (&'a Arc<Identified>, Option<&'a Arc<Attribution>>)>,
+) -> Vec<ToldDrift<'a>> {
+    let all = opened.map(|(it, by)| ToldDrift {
+        it,
+        by: by.map(|by| &**by),
+        in_full: false,
+    });
+    let mut all: Vec<ToldDrift<'a>> = all.collect();
+    all.sort_by_key(|told| !is_own(&told.it.drift));
+    let mut counts: BTreeMap<*const Attribution, u32> = BTreeMap::new();
+    for told in &mut all {
+        if let Some(by) = told.by {
+            let count = counts.entry(by).or_default();
             *count += 1;
-            *count <= TOLD_IN_FULL
-        };
-        let told_in_full = match known.is_empty() {
-            true => BTreeSet::new(),
-            false => told.filter(is_first).map(|drift| &drift.path).collect(),
-        };
-        Actors {
-            known,
-            told_in_full,
+            told.in_full = *count <= TOLD_IN_FULL;
         }
     }
+    all
+}
 
-    fn told(&self, path: &TreePath) -> Option<Attribution> {
-        let by = self.known.get(path)?;
-        Some(match self.told_in_full.contains(path) {
-            true => Attribution::clone(by),
-            false => by.in_short(),
-        })
-    }
+struct Lists<'a> {
+    packages: &'a BTreeMap<TreePath, HostPackage>,
+    opened: Vec<ToldDrift<'a>>,
+    closed: Vec<DriftId>,
+    /// The whole set of held values, if it is told.
+    held: Option<&'a BTreeMap<TreePath, HeldValue>>,
 }
 
 impl Lists<'_> {
     /// The drift as it is sent.
-    fn sendable(&self, id: DriftId, drift: &Drift) -> OpenDrift {
+    fn sendable(&self, told: &ToldDrift<'_>) -> OpenDrift {
+        let ToldDrift { it, by, in_full } = told;
         let mut open = OpenDrift {
-            id,
-            drift: drift.clone(),
-            host_package: self.packages.get(&drift.path).cloned(),
+            id: it.id,
+            drift: it.drift.clone(),
+            host_package: self.packages.get(&it.drift.path).cloned(),
         };
-        open.drift.attribution = self.actors.told(&drift.path).map(Box::new);
+        let by = by.map(|by| match in_full {
+            true => by.clone(),
+            false => by.in_short(),
+        });
+        open.drift.attribution = by.map(Box::new);
         open
     }
 
@@ -233,11 +213,11 @@ impl Lists<'_> {
     /// have to be [`shortened`].
     fn cut(&self, held: &[&HeldValue], room: usize) -> (Vec<Cut>, BTreeSet<DriftId>) {
         let (mut cuts, mut too_long) = (vec![Cut::default()], BTreeSet::new());
-        for (index, (id, drift)) in self.opened.iter().enumerate() {
-            let open = self.sendable(**id, drift);
+        for (index, told) in self.opened.iter().enumerate() {
+            let open = self.sendable(told);
             let mut bytes = json_length(&open) + 1;
             if bytes > MAX_DRIFT_BYTES {
-                too_long.insert(**id);
+                too_long.insert(open.id);
                 bytes = json_length(&shortened(open)) + 1;
             }
             let cut = part_with_room(

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use drift::TreePath;
 use drift::attribution::Attribution;
 use drift::finding::{Drift, DriftId, DriftKind};
 use drift::report::Moment;
-use drift::{Blake3, TreePath};
 
 use super::set::Unseen;
-use super::{Action, MAX_OPEN_DRIFTS, Sentinel, Whole, is_own};
+use super::{Action, Identified, MAX_OPEN_DRIFTS, Sentinel, Whole, is_own};
 use crate::clock::Now;
 use crate::scan::Look;
 use crate::scan::look::Covering;
@@ -95,7 +95,8 @@ impl Sentinel {
     pub(super) fn seen(&mut self, mut seen: Sighting, now: Now, act: &mut dyn FnMut(Action)) {
         let unseen = Unseen::of(std::mem::take(&mut seen.unseen), false);
         let found = std::mem::take(&mut seen.drifts).into_iter();
-        let found: BTreeMap<DriftId, Drift> = found.map(|drift| (drift.id(), drift)).collect();
+        let found = found.map(Identified::from);
+        let found: BTreeMap<DriftId, Identified> = found.map(|it| (it.id, it)).collect();
         let room = MAX_HINTS.saturating_sub(self.watch.hints.len());
         if seen.is_in_doubt {
             self.reconcile(now);
@@ -105,7 +106,7 @@ impl Sentinel {
         }
         self.note_looks(&seen.looks, &unseen, now);
         let before = self.open_at(&seen.looks);
-        let were_open: BTreeSet<TreePath> = before.iter().map(|(path, _)| path.clone()).collect();
+        let were_open: BTreeSet<&TreePath> = before.iter().map(|it| &it.drift.path).collect();
         for passed in &seen.passed {
             let is_first = self.whole == Whole::AtFirstScan && !self.watch.is_resumed;
             if !were_open.contains(&passed.path) && !is_first {
@@ -113,38 +114,36 @@ impl Sentinel {
                 self.happened(attributed(passed.clone(), by), now);
             }
         }
-        let drifted: BTreeSet<&TreePath> = found.values().map(|drift| &drift.path).collect();
-        for (path, id) in before {
-            if found.contains_key(&id) || unseen.has(&path) {
+        let drifted: BTreeSet<&TreePath> = found.values().map(|it| &it.drift.path).collect();
+        for it in &before {
+            let path = &it.drift.path;
+            if found.contains_key(&it.id) || unseen.has(path) {
                 continue;
             }
-            let (gone, by) = (self.open.remove(&id), self.actors.remove(&path));
-            self.packages.remove(&path);
-            let is_untold = self.news.close(id) && self.whole != Whole::AtFirstScan;
-            if let Some(drift) = gone.filter(|_| is_untold && !drifted.contains(&path)) {
-                self.happened(attributed(drift, by.as_ref()), now);
+            let gone = self.open.close(&it.id);
+            self.packages.remove(path);
+            let is_untold = self.news.close(it.id) && self.whole != Whole::AtFirstScan;
+            if let Some((_, by)) = gone.filter(|_| is_untold && !drifted.contains(path)) {
+                self.happened(attributed(it.drift.clone(), by.as_ref()), now);
             }
-            self.places().remove(&(path, id));
         }
         let mut is_own_news = false;
-        for (id, drift) in found {
-            if self.open.len() >= MAX_OPEN_DRIFTS && !self.open.contains_key(&id) {
+        for (id, it) in found {
+            let open = self.open.get(&id);
+            if self.open.len() >= MAX_OPEN_DRIFTS && open.is_none() {
                 self.overflowed = true;
                 break;
             }
-            let by = seen.actor(&drift.path);
-            let is_known = self.open.contains_key(&id);
+            let path = &it.drift.path;
+            let by = seen.actor(path);
             // A pass may have come first, and could not know who it was; or a look, before it was heard who did the last of it.
-            let known = self.actors.get(&drift.path);
-            let is_amended = seen.amended.contains(&drift.path) && by != known;
-            let is_told = is_known && (by.is_none() || known.is_some() && !is_amended);
-            if let Some(by) = by.filter(|_| !is_told) {
-                self.actors.insert(drift.path.clone(), Arc::clone(by));
-            }
-            if !is_told {
-                is_own_news |= is_own(&drift);
-                self.places().insert((drift.path.clone(), id));
-                self.open.insert(id, drift);
+            let is_news = open.is_none_or(|(_, known)| {
+                let is_amended = seen.amended.contains(path) && by != known;
+                by.is_some() && (known.is_none() || is_amended)
+            });
+            if is_news {
+                is_own_news |= is_own(&it.drift);
+                self.open.open(Arc::new(it), by.cloned());
                 self.news.open(id);
             }
         }
@@ -156,25 +155,13 @@ impl Sentinel {
     }
 
     /// What is open where was looked, but for what the watch cannot see.
-    fn open_at(&mut self, looks: &[Look]) -> Vec<(TreePath, DriftId)> {
-        let mut open: Vec<(TreePath, DriftId)> = Vec::new();
-        let least = DriftId(Blake3::from_bytes([0; 32]));
+    fn open_at(&mut self, looks: &[Look]) -> Vec<Arc<Identified>> {
+        let mut open = Vec::new();
         for look in looks {
-            let places = self.places().range((look.path.clone(), least)..);
-            let there = places.take_while(|(path, _)| look.covers(path));
-            open.extend(there.cloned());
+            let there = self.open.at(look);
+            open.extend(there.filter(|it| is_the_watchs(&it.drift)).cloned());
         }
-        open.retain(|(_, id)| self.open.get(id).is_some_and(is_the_watchs));
         open
-    }
-
-    /// What is open by its path. Passes change the set as a whole, and this is made anew after one.
-    fn places(&mut self) -> &mut BTreeSet<(TreePath, DriftId)> {
-        let open = &self.open;
-        self.places.get_or_insert_with(|| {
-            let open = open.iter();
-            open.map(|(id, drift)| (drift.path.clone(), *id)).collect()
-        })
     }
 
     /// Keeps where was looked, for the passes that are going on.
@@ -193,17 +180,22 @@ impl Sentinel {
     }
 
     /// Gives what a pass found that began then the word of the looks that were later.
-    pub(super) fn retain_looked(&self, began: Duration, found: &mut BTreeMap<DriftId, Drift>) {
+    pub(super) fn retain_looked(
+        &self,
+        began: Duration,
+        found: &mut BTreeMap<DriftId, Arc<Identified>>,
+    ) {
         let looked = self.watch.looked.iter();
         let later = looked.filter(|(at, _)| *at >= began).map(|(_, look)| look);
         let covering = Covering::of(later);
         if covering.is_empty() {
             return;
         }
-        let is_looked_at = |drift: &Drift| is_the_watchs(drift) && covering.covers(&drift.path);
-        found.retain(|_, drift| !is_looked_at(drift));
-        let open = self.open.iter().filter(|(_, drift)| is_looked_at(drift));
-        found.extend(open.map(|(id, drift)| (*id, drift.clone())));
+        let is_looked_at =
+            |it: &Identified| is_the_watchs(&it.drift) && covering.covers(&it.drift.path);
+        found.retain(|_, it| !is_looked_at(it));
+        let open = self.open.iter().filter(|(it, _)| is_looked_at(it));
+        found.extend(open.map(|(it, _)| (it.id, Arc::clone(it))));
     }
 
     /// A pass ended that had begun then; the set of what is open is that of now.
@@ -218,14 +210,10 @@ impl Sentinel {
             self.watch.looked.clear();
         }
         let hints = std::mem::take(&mut self.watch.hints);
-        let mut actors = BTreeMap::new();
-        for drift in self.open.values().filter(|drift| is_the_watchs(drift)) {
-            let known = self.actors.get(&drift.path);
-            if let Some(by) = known.or_else(|| actor_at(&hints, &drift.path)) {
-                actors.insert(drift.path.clone(), Arc::clone(by));
-            }
-        }
-        self.actors = actors;
+        self.open.attribute(|drift| {
+            let by = actor_at(&hints, &drift.path);
+            by.filter(|_| is_the_watchs(drift)).cloned()
+        });
     }
 
     /// What the watch does not see, a sentence each.

@@ -1,6 +1,7 @@
 //! Receives what a pass found; changes the set of open drifts into it, and hands on what is new.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drift::TreePath;
@@ -8,25 +9,19 @@ use drift::finding::{Drift, DriftId};
 use drift::report::HeldValue;
 
 use super::news::News;
-use super::{Outcome, Sentinel, essence};
+use super::{Identified, Outcome, Sentinel, essence};
 use crate::scan::Pass;
 
-/// What one agent holds of them, as many as the collector keeps ids of. 100,000 took 172 MB when measured; an instance
+/// What one agent holds of them, as many as the collector keeps ids of, at some 500 bytes and a path each; an instance
 /// with more is no longer of its image in any sense.
 pub const MAX_OPEN_DRIFTS: usize = 250_000;
 
 impl Sentinel {
     /// Makes `outcome`, of a pass that began then, what is open and held, and says what is new in that.
     pub(super) fn take_over(&mut self, outcome: Outcome, began: Duration) -> News {
-        let mut found: BTreeMap<DriftId, Drift> = BTreeMap::new();
         self.overflowed = outcome.drifts.len() > MAX_OPEN_DRIFTS;
-        found.extend(
-            outcome
-                .drifts
-                .into_iter()
-                .take(MAX_OPEN_DRIFTS)
-                .map(|drift| (drift.id(), drift)),
-        );
+        let found = outcome.drifts.into_iter().take(MAX_OPEN_DRIFTS);
+        let mut found: BTreeMap<DriftId, Arc<Identified>> = found.map(|it| (it.id, it)).collect();
         let unseen = Unseen::of(outcome.gaps, outcome.more_gaps);
         if outcome.pass != Pass::Disk {
             self.retain_looked(began, &mut found);
@@ -40,21 +35,19 @@ impl Sentinel {
         let before = std::mem::replace(&mut self.packages, packages);
         // What the watch opened says nothing of packages, and what was half installed is whole by now: the last word counts.
         let is_told = |id: &DriftId, path: &TreePath| {
-            self.open.contains_key(id) && self.packages.get(path) == before.get(path)
+            self.open.has(id) && self.packages.get(path) == before.get(path)
         };
         let opened = found
             .iter()
-            .filter(|(id, drift)| !is_told(id, &drift.path))
+            .filter(|(id, it)| !is_told(id, &it.drift.path))
             .map(|(id, _)| *id)
             .collect();
         let closed = self
             .open
-            .keys()
+            .ids()
             .filter(|id| !found.contains_key(id))
-            .copied()
             .collect();
-        self.open = found;
-        self.places = None;
+        self.open.replace(found.into_values());
         News {
             opened,
             closed,
@@ -93,19 +86,20 @@ impl Sentinel {
     fn retain_unseen(
         &self,
         pass: Pass,
-        found: &mut BTreeMap<DriftId, Drift>,
+        found: &mut BTreeMap<DriftId, Arc<Identified>>,
         unseen: &Unseen,
     ) -> Vec<TreePath> {
         let mut kept = Vec::new();
         let side = |drift: &Drift| (drift.path.clone(), drift.is_on_disk_alone());
         let seen: BTreeSet<(TreePath, bool)> = match unseen.is_nothing() {
             true => BTreeSet::new(),
-            false => found.values().map(side).collect(),
+            false => found.values().map(|it| side(&it.drift)).collect(),
         };
-        for (id, drift) in &self.open {
+        for (it, _) in self.open.iter() {
+            let drift = &it.drift;
             let is_looked_at = drift.is_on_disk_alone() == (pass == Pass::Disk);
             if !is_looked_at || (!seen.contains(&side(drift)) && unseen.has(&drift.path)) {
-                found.insert(*id, drift.clone());
+                found.insert(it.id, Arc::clone(it));
                 kept.push(drift.path.clone());
             }
         }

@@ -32,7 +32,7 @@ impl Sentinel {
     pub(super) fn drifted_files(&self) -> BTreeSet<TreePath> {
         let is_content =
             |changed: &drift::entry::AttributeSet| changed.contains(Attribute::Content);
-        let open = self.open.values();
+        let open = self.open.drifts();
         open.filter(|drift| drift.kind == DriftKind::Changed && is_content(&drift.changed))
             .map(|drift| drift.path.clone())
             .take(MAX_DRIFTED)

@@ -33,7 +33,7 @@ fn outcome(pass: Pass, drifts: Vec<Drift>) -> Event {
     Event::ScanFinished(Box::new(Outcome {
         pass,
         looking_since: None,
-        drifts,
+        drifts: drifts.into_iter().map(|it| Arc::new(it.into())).collect(),
         packages: BTreeMap::new(),
         gaps: Vec::new(),
         more_gaps: false,
@@ -322,7 +322,7 @@ fn scans_come_at_their_intervals_and_a_failed_one_soon_again() {
         steps(sentinel, Event::Tick, at(seconds))
             .into_iter()
             .find_map(|action| match action {
-                Action::Scan(pass) => Some(pass),
+                Action::Scan(pass, _) => Some(pass),
                 _ => None,
             })
     };

@@ -49,10 +49,6 @@ pub(super) fn drift(path: TreePath, kind: DriftKind, detail: String) -> Drift {
         detail: Some(detail),
         class: meaning.class,
         severity: meaning.severity,
-        technique: meaning
-            .techniques
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect(),
+        technique: meaning.techniques.into_iter().map(Into::into).collect(),
     }
 }

@@ -1,6 +1,6 @@
 //! What a host's package database says of its drift: kept, shown, and good for nothing else.
 
-use drift::entry::{AttributeSet, Entry, FileFlags, Node, Shown, Xattrs};
+use drift::entry::{AttributeSet, Entry, FileFlags, Node, Permissions, Shown, Xattrs};
 use drift::finding::{DriftKind, HostPackage};
 use drift::manifest::{BakedManifest, Builder, Package};
 use drift::report::{ImageRef, InstanceState, OpenDrift, Report, StateUpdate};
@@ -58,7 +58,7 @@ fn drifted(path: &str, kind: &str, host: Option<(&str, &str, bool)>) -> OpenDrif
     };
     let found = Shown {
         kind: "file".into(),
-        mode: "0755".into(),
+        mode: Permissions::of(0o755),
         content: Some(Blake3::of(b"2")),
         ..Shown::default()
     };

@@ -295,7 +295,7 @@ pub(super) fn differing(
         technique: class
             .techniques
             .iter()
-            .map(|&technique| technique.to_owned())
+            .map(|&technique| technique.into())
             .collect(),
     };
     Difference {

@@ -1,10 +1,11 @@
 //! An entry as people, JSON and the wire see it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, FileFlags, Node};
+use super::{Entry, FileFlags, Node, Permissions};
 use crate::{Blake3, TreePath, escape};
 
 /// What is shown of an entry: digests, sizes and attributes, never contents.
@@ -13,9 +14,9 @@ use crate::{Blake3, TreePath, escape};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Shown {
     /// The word of [`super::Kind`].
-    pub kind: String,
-    /// Permission bits in octal, four digits.
-    pub mode: String,
+    pub kind: Cow<'static, str>,
+    /// Permission bits.
+    pub mode: Permissions,
     /// Owner.
     pub uid: u32,
     /// Group.
@@ -28,16 +29,16 @@ pub struct Shown {
     pub content: Option<Blake3>,
     /// What the kernel measured of a file with fs-verity when it was baked, as `fsverity measure` prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verity: Option<String>,
+    pub verity: Option<Box<str>>,
     /// Where a symbolic link points; control bytes escaped, cut after [`Shown::MAX_TARGET_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<Box<str>>,
     /// `MAJOR:MINOR`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+    pub device: Option<Box<str>>,
     /// Hard-link group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<ShownLinks>,
+    pub links: Option<Box<ShownLinks>>,
     /// Name → base64 of the value, or `blake3:HEX` of a value longer than [`Shown::MAX_VALUE_BYTES`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub xattr: BTreeMap<String, String>,
@@ -67,13 +68,15 @@ impl Shown {
 impl From<&Entry> for Shown {
     fn from(entry: &Entry) -> Self {
         let mut shown = Shown {
-            kind: entry.node.kind().word().to_owned(),
-            mode: format!("{:04o}", entry.mode),
+            kind: entry.node.kind().word().into(),
+            mode: Permissions::of(entry.mode),
             uid: entry.uid,
             gid: entry.gid,
-            links: entry.links.as_ref().map(|links| ShownLinks {
-                least: links.least.clone(),
-                outside: links.outside,
+            links: entry.links.as_ref().map(|links| {
+                Box::new(ShownLinks {
+                    least: links.least.clone(),
+                    outside: links.outside,
+                })
             }),
             flags: entry.flags,
             ..Shown::default()
@@ -86,13 +89,14 @@ impl From<&Entry> for Shown {
             } => {
                 shown.size = Some(*size);
                 shown.content = Some(*content);
-                shown.verity = verity.as_ref().map(ToString::to_string);
+                shown.verity = verity.as_ref().map(|verity| verity.to_string().into());
             }
             Node::Symlink { target } => {
-                shown.target = Some(escape(&target[..target.len().min(Self::MAX_TARGET_BYTES)]));
+                shown.target =
+                    Some(escape(&target[..target.len().min(Self::MAX_TARGET_BYTES)]).into());
             }
             Node::CharDevice(device) | Node::BlockDevice(device) => {
-                shown.device = Some(format!("{}:{}", device.major, device.minor));
+                shown.device = Some(format!("{}:{}", device.major, device.minor).into());
             }
             Node::SelfFile | Node::Directory | Node::Fifo | Node::Socket => {}
         }

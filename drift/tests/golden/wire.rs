@@ -26,7 +26,7 @@ fn drift(at: &[u8], kind: DriftKind, changed: &[Attribute]) -> Drift {
         detail: Some("a sentence".to_owned()),
         class: Class::Authentication,
         severity: Severity::Critical,
-        technique: vec!["T1098".to_owned()],
+        technique: vec!["T1098".into()],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use drift::TreePath;
 use drift::class::Class;
+use drift::entry::Permissions;
 use drift::finding::HostPackage;
 
 use super::*;
@@ -14,7 +15,7 @@ fn line(path: &str, kind: DriftKind, host: Option<(&str, &str, bool)>) -> DriftL
         expected: None,
         found: (kind != DriftKind::Removed).then(|| Shown {
             kind: "file".into(),
-            mode: "0755".into(),
+            mode: Permissions::of(0o755),
             ..Shown::default()
         }),
         kind,
@@ -101,8 +102,8 @@ fn a_transaction_is_a_line_and_its_database_another() {
 fn what_no_transaction_does_keeps_its_line() {
     use DriftKind::{Added, Changed, Removed};
     let upgraded = Some(("openssl", "3.0.15", true));
-    let with_mode = |mode: &str, mut line: DriftLine| {
-        line.found.as_mut().unwrap().mode = mode.into();
+    let with_mode = |mode: u16, mut line: DriftLine| {
+        line.found.as_mut().unwrap().mode = Permissions::of(mode);
         line
     };
     let with_capability = |mut line: DriftLine| {
@@ -116,7 +117,7 @@ fn what_no_transaction_does_keeps_its_line() {
         line("/usr/bin/evil", Changed, Some(("openssl", "3.0.15", false))),
         line("/usr/bin/bash", Changed, Some(("bash", "5.2", true))),
         line("/usr/bin/bash2", Added, Some(("bash", "5.2", true))),
-        with_mode("4755", line("/usr/bin/su2", Added, upgraded)),
+        with_mode(0o4755, line("/usr/bin/su2", Added, upgraded)),
         DriftLine {
             changed: AttributeSet::of(&[Attribute::Content, Attribute::Mode]),
             ..line("/usr/bin/c_rehash", Changed, upgraded)
@@ -124,9 +125,9 @@ fn what_no_transaction_does_keeps_its_line() {
         line("/usr/bin/nobodys", Added, None),
         of(line("/usr/bin/ls", Removed, None), "bash", "5.2"),
         line("/var/lib/dpkg/info/bash.postinst", Changed, None),
-        with_mode("4755", line("/var/lib/dpkg/updates/su", Added, None)),
-        with_mode("2755", line("/lib/apk/db/sg", Added, None)),
-        with_mode("4755", line("/var/lib/dpkg/info/openssl.su", Added, None)),
+        with_mode(0o4755, line("/var/lib/dpkg/updates/su", Added, None)),
+        with_mode(0o2755, line("/lib/apk/db/sg", Added, None)),
+        with_mode(0o4755, line("/var/lib/dpkg/info/openssl.su", Added, None)),
         with_capability(line("/var/lib/dpkg/triggers/raw", Added, None)),
     ];
     let (lines, alone) = shown(&drifts);

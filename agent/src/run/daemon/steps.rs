@@ -38,10 +38,10 @@ impl Daemon {
                     dropped.moments += lost.moments;
                 }
                 Action::Mention(report) => *mention = Some((name(&report), body(&report))),
-                Action::Scan(pass) => {
+                Action::Scan(pass, open) => {
                     tracing::info!(?pass, "scan begins");
                     let holds = first_boot.is_over(now.uptime);
-                    scanner.order(pass, holds, now.uptime);
+                    scanner.order((pass, open), holds, now.uptime);
                 }
                 Action::Sweep(drifted) => is_swept = sweeps.order(drifted),
                 Action::Probe(answer) => {

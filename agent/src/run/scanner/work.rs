@@ -15,7 +15,6 @@ use std::time::Duration;
 use drift::TreePath;
 use drift::compare::Finding;
 use drift::coverage::Coverage;
-use drift::finding::Drift;
 use tokio::sync::mpsc;
 
 use super::{Ordered, Said};
@@ -29,7 +28,7 @@ use crate::packages::Labels;
 use crate::scan::{
     Order, Pass, Progress, ScanError, ScanRequest, ScanSummary, Sink, Verified, scan,
 };
-use crate::sentinel::{MAX_OPEN_DRIFTS, Outcome};
+use crate::sentinel::{Identified, MAX_OPEN_DRIFTS, Outcome};
 
 /// The first full scan may take so long: until then nobody knows how this instance is, and a replacement waits for it.
 const FIRST_WITHIN: Duration = Duration::from_secs(120);
@@ -89,12 +88,12 @@ impl Work {
                 true => Order::RunsFirst,
                 false => Order::OfPaths,
             };
-            let read = self.read_all(order, looks_first);
+            let read = self.read_all(&order, looks_first);
             let is_heard = self.in_turn(order.pass, |known| {
                 known.full_reads = false;
                 let (full, verified) = read?;
                 known.verified.take_over(verified);
-                let outcome = self.look_after(full, order, known)?;
+                let outcome = self.look_after(full, &order, known)?;
                 is_first = false;
                 Ok(outcome)
             });
@@ -107,7 +106,7 @@ impl Work {
     pub(super) fn quick_until_closed(self, orders: &orders::Receiver<Ordered>) {
         self.make_way();
         while let Ok(order) = orders.recv() {
-            if !self.in_turn(order.pass, |known| self.quick(order, known)) {
+            if !self.in_turn(order.pass, |known| self.quick(&order, known)) {
                 return;
             }
         }
@@ -121,12 +120,12 @@ impl Work {
                 .map_err(PassError::from)
                 .and_then(|baseline| {
                     let mut nothing = Verified::default();
-                    self.find(&baseline, (order, Order::OfPaths), &mut nothing)
+                    self.find(&baseline, (&order, Order::OfPaths), &mut nothing)
                 });
             let is_heard = self.in_turn(order.pass, |known| {
                 let outcome = swept?;
                 // It has found what a quick pass may not find by what it trusts.
-                let is_seen = |drift: &Drift| !drift.is_on_disk_alone();
+                let is_seen = |it: &Arc<Identified>| !it.drift.is_on_disk_alone();
                 if outcome.drifts.iter().any(is_seen) {
                     known.verified.begin_anew();
                 }
@@ -141,7 +140,7 @@ impl Work {
     /// Reads everything, while quick passes go on. What it marks is what is well; all else is looked at afterwards.
     fn read_all(
         &self,
-        order: Ordered,
+        order: &Ordered,
         looks_first: Order,
     ) -> Result<(ScanSummary, Verified), PassError> {
         let (baseline, mut verified) = {
@@ -159,15 +158,15 @@ impl Work {
     fn look_after(
         &self,
         full: ScanSummary,
-        order: Ordered,
+        order: &Ordered,
         known: &mut Known,
     ) -> Result<Outcome, PassError> {
         let order = Ordered {
             pass: Pass::Quick,
-            ..order
+            ..order.clone()
         };
         let looking_since = Some(Now::read().uptime);
-        let mut outcome = self.quick(order, known)?;
+        let mut outcome = self.quick(&order, known)?;
         outcome.pass = Pass::Full;
         outcome.looking_since = looking_since;
         outcome.coverage.quick = None;
@@ -176,7 +175,7 @@ impl Work {
         Ok(outcome)
     }
 
-    fn quick(&self, order: Ordered, known: &mut Known) -> Result<Outcome, PassError> {
+    fn quick(&self, order: &Ordered, known: &mut Known) -> Result<Outcome, PassError> {
         let baseline = known.baseline.as_ref().ok_or(PassError::NoManifest)?;
         self.find(baseline, (order, Order::OfPaths), &mut known.verified)
     }
@@ -284,7 +283,7 @@ impl Work {
     fn find(
         &self,
         baseline: &Baseline,
-        (order, looks_first): (Ordered, Order),
+        (order, looks_first): (&Ordered, Order),
         verified: &mut Verified,
     ) -> Result<Outcome, PassError> {
         let mut outcome = Outcome {
@@ -301,7 +300,7 @@ impl Work {
         let how = (order.pass, looks_first);
         let summary = self.scan(baseline, how, verified, &mut |finding| match finding {
             Finding::Drift(difference) if outcome.drifts.len() <= MAX_OPEN_DRIFTS => {
-                outcome.drifts.push(difference.drift);
+                outcome.drifts.push(order.open.identified(difference.drift));
             }
             Finding::Drift(_) => {}
             Finding::Gap(gap) if outcome.gaps.len() < MAX_GAPS => outcome.gaps.push(gap.path),
@@ -314,7 +313,8 @@ impl Work {
         })?;
         outcome.coverage = summary.coverage;
         let filesystems = &baseline.manifest.header().filesystems;
-        let labels = Labels::read(&self.root, filesystems, &outcome.drifts, &self.interrupt);
+        let drifts = outcome.drifts.iter().map(|it| &it.drift);
+        let labels = Labels::read(&self.root, filesystems, drifts, &self.interrupt);
         outcome.packages = labels.into_owners();
         self.hold(&outcome);
         Ok(outcome)

@@ -5,7 +5,7 @@ use super::*;
 fn scans_at(sentinel: &mut Sentinel, seconds: u64) -> Vec<Pass> {
     let actions = steps(sentinel, Event::Tick, at(seconds));
     let of = |action| match action {
-        Action::Scan(pass) => Some(pass),
+        Action::Scan(pass, _) => Some(pass),
         _ => None,
     };
     actions.into_iter().filter_map(of).collect()

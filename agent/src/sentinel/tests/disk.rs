@@ -23,7 +23,7 @@ fn ids(drifts: &[Drift]) -> Vec<DriftId> {
 fn scan_at(sentinel: &mut Sentinel, seconds: u64) -> Option<Pass> {
     let actions = steps(sentinel, Event::Tick, at(seconds));
     actions.into_iter().find_map(|action| match action {
-        Action::Scan(pass) => Some(pass),
+        Action::Scan(pass, _) => Some(pass),
         _ => None,
     })
 }

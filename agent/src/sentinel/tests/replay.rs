@@ -94,7 +94,7 @@ impl World {
                     self.spool.push_back(*report);
                 }
                 Action::Mention(report) => self.mention = Some(*report),
-                Action::Scan(_) | Action::Sweep(_) | Action::Probe(_) => {}
+                Action::Scan(..) | Action::Sweep(_) | Action::Probe(_) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the watch says between scans, and beside them.
 
-use drift::attribution::{Confidence, Process};
+use drift::attribution::{Attribution, Confidence, Process};
 use drift::report::OpenDrift;
 
 use super::*;
@@ -56,7 +56,7 @@ fn is_open(sentinel: &Sentinel, name: &str) -> bool {
 
 fn passes(actions: &[Action]) -> Vec<Pass> {
     let of = |action: &Action| match action {
-        Action::Scan(pass) => Some(*pass),
+        Action::Scan(pass, _) => Some(*pass),
         _ => None,
     };
     actions.iter().filter_map(of).collect()

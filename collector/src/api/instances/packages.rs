@@ -200,8 +200,8 @@ fn is_build_id(drift: &Drift, found: &Shown) -> bool {
 
 /// A file or directory that gives nobody more than its owner's rights, and that not everybody may write.
 fn is_plain(found: &Shown) -> bool {
-    let mode = u32::from_str_radix(&found.mode, 8).unwrap_or(u32::MAX);
-    let kind = match found.kind.as_str() {
+    let mode = found.mode.bits();
+    let kind = match &*found.kind {
         "file" => mode & 0o7000 == 0,
         "directory" => mode & 0o5000 == 0,
         _ => false,

@@ -2,6 +2,7 @@
 
 use super::*;
 use drift::Blake3;
+use drift::entry::Permissions;
 
 fn package(name: &str, version: &str) -> Package {
     Package {
@@ -10,10 +11,10 @@ fn package(name: &str, version: &str) -> Package {
     }
 }
 
-fn shown(kind: &str, mode: &str) -> Shown {
+fn shown(kind: &'static str, mode: u16) -> Shown {
     Shown {
         kind: kind.into(),
-        mode: mode.into(),
+        mode: Permissions::of(mode),
         ..Shown::default()
     }
 }
@@ -37,7 +38,7 @@ fn image() -> Image {
         ("usr/bin/passwd", Some(package("passwd", "4.13"))),
         ("etc/shadow", None),
     ] {
-        let shown = shown("file", "0644");
+        let shown = shown("file", 0o644);
         image.at.insert(
             path(at),
             InImage {
@@ -85,7 +86,7 @@ fn open(
 const UPGRADED: Option<(&str, &str, bool)> = Some(("openssl", "3.0.15", true));
 
 fn changed(at: &str, host: Option<(&str, &str, bool)>) -> Opened {
-    let found = Some(shown("file", "0644"));
+    let found = Some(shown("file", 0o644));
     open(at, DriftKind::Changed, &[Attribute::Content], found, host)
 }
 
@@ -99,21 +100,21 @@ fn an_upgrade_and_an_installation_are_a_line_each_and_the_old_version_is_the_man
     let drifts = [
         changed("usr/bin/openssl", UPGRADED),
         open("usr/lib/ssl/old", DriftKind::Removed, &[], None, None),
-        added("usr/lib/ssl/new", shown("file", "0644"), UPGRADED),
-        added("usr/bin/curl", shown("file", "0755"), curl),
+        added("usr/lib/ssl/new", shown("file", 0o644), UPGRADED),
+        added("usr/bin/curl", shown("file", 0o755), curl),
         added(
             "usr/share/doc/curl",
-            shown("directory", "0755"),
+            shown("directory", 0o755),
             Some(("curl", "7.88.1", false)),
         ),
         added(
             "usr/lib/.build-id/5f/02e",
-            shown("symlink", "0777"),
+            shown("symlink", 0o777),
             Some(("curl", "7.88.1", false)),
         ),
         changed("var/lib/dpkg/status", None),
         changed("var/lib/rpm/rpmdb.sqlite", None),
-        added("var/lib/rpm/rpmdb.sqlite-wal", shown("file", "0644"), None),
+        added("var/lib/rpm/rpmdb.sqlite-wal", shown("file", 0o644), None),
     ];
     let grouped = Transactions::of(&drifts, &image());
     let lines: Vec<_> = grouped
@@ -139,12 +140,12 @@ fn an_upgrade_and_an_installation_are_a_line_each_and_the_old_version_is_the_man
 
 #[test]
 fn what_no_package_would_do_keeps_a_line_of_its_own() {
-    let setuid = shown("file", "4755");
-    let mut capable = shown("file", "0755");
+    let setuid = shown("file", 0o4755);
+    let mut capable = shown("file", 0o755);
     capable
         .xattr
         .insert("security.capability".into(), "AAAA".into());
-    let found = || Some(shown("file", "0644"));
+    let found = || Some(shown("file", 0o644));
     let cases = [
         (
             "not what the package brings",
@@ -180,19 +181,19 @@ fn what_no_package_would_do_keeps_a_line_of_its_own() {
         ),
         (
             "a file for all to write",
-            added("usr/bin/evil", shown("file", "0666"), UPGRADED),
+            added("usr/bin/evil", shown("file", 0o666), UPGRADED),
         ),
         (
             "a link",
-            added("usr/bin/evil", shown("symlink", "0777"), UPGRADED),
+            added("usr/bin/evil", shown("symlink", 0o777), UPGRADED),
         ),
         (
             "a link of nobody's for debuggers",
-            added("usr/lib/.build-id/5f/02e", shown("symlink", "0777"), None),
+            added("usr/lib/.build-id/5f/02e", shown("symlink", 0o777), None),
         ),
         (
             "said to be added and in the image",
-            added("usr/bin/passwd", shown("file", "0755"), UPGRADED),
+            added("usr/bin/passwd", shown("file", 0o755), UPGRADED),
         ),
         (
             "removed of an untouched package",
@@ -210,13 +211,13 @@ fn what_no_package_would_do_keeps_a_line_of_its_own() {
         ),
         (
             "a log of no database",
-            added("var/lib/rpm/.rpm.lock-wal", shown("file", "0644"), None),
+            added("var/lib/rpm/.rpm.lock-wal", shown("file", 0o644), None),
         ),
         (
             "an index of a log",
             added(
                 "var/lib/rpm/rpmdb.sqlite-shm-wal",
-                shown("file", "0644"),
+                shown("file", 0o644),
                 None,
             ),
         ),
@@ -224,7 +225,7 @@ fn what_no_package_would_do_keeps_a_line_of_its_own() {
             "a maintainer script",
             added(
                 "var/lib/dpkg/info/openssl.postinst",
-                shown("file", "0755"),
+                shown("file", 0o755),
                 None,
             ),
         ),
@@ -233,7 +234,7 @@ fn what_no_package_would_do_keeps_a_line_of_its_own() {
         // Beside an upgrade that is one.
         let drifts = [
             case,
-            added("usr/lib/ssl/new", shown("file", "0644"), UPGRADED),
+            added("usr/lib/ssl/new", shown("file", 0o644), UPGRADED),
         ];
         let grouped = Transactions::of(&drifts, &image());
         assert!(!grouped.hold(&drifts[0]), "{what}");
