@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,9 @@ const BATCH: usize = 256;
 /// N-th batch with a report in it (the first, without N) is written and not yet committed. For tests that end the
 /// process there; does nothing where it is not set.
 const FAULT_VARIABLE: &str = "DRIFTMARK_FAULT";
+
+/// Far longer than a process takes to stop.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// What kind of job it is, to the fault point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +224,8 @@ impl Fault {
                 rustix::process::getpid(),
                 rustix::process::Signal::STOP,
             );
+            // Any thread may be the one that takes the signal, and this one would go on until that stops them all.
+            std::thread::park_timeout(STOPPING);
         }
     }
 }
