@@ -48,7 +48,7 @@ use crate::{Blake3, Sha256, TreePath};
 use blocks::Blocks;
 pub use builder::{BakedManifest, BuildError, Builder};
 pub use draft::{Draft, Drafted, Packed};
-pub use entries::{Entries, Numbered};
+pub use entries::{Entries, Lookups, Numbered};
 pub use layout::{BLOCK_BYTES, Filesystem, Header, VERSION};
 pub use origin::{Origin, Package, Packages};
 pub use part::Part;
@@ -249,9 +249,9 @@ impl<S: Source> Contents<S> {
         part::parts(&self.header.index, blocks_each)
     }
 
-    /// The part that begins at `first`, wherever that lies in its block: entries before it, of the same block, come first.
-    pub fn part_from(&self, first: &TreePath) -> Part {
-        Part::from(&self.header.index, first)
+    /// The entries from a path on, in path order: nothing is made of those before it.
+    pub fn entries_from(&self, first: &TreePath) -> Entries<'_, S> {
+        Entries::from(self, first)
     }
 
     /// The entries of one part, in path order.
@@ -265,6 +265,11 @@ impl<S: Source> Contents<S> {
     /// A block that cannot be read, was altered, or breaks the format.
     pub fn lookup(&self, path: &TreePath) -> Result<Option<crate::Entry>, ManifestError> {
         Ok(entries::find(self, path)?.map(|numbered| numbered.entry))
+    }
+
+    /// Finds paths one after another, best in path order: what is read for one is not read again for the next.
+    pub fn lookups(&self) -> Lookups<'_, S> {
+        Lookups::new(self)
     }
 
     /// The entry at a place among all entries, from 0: one block of entries is read.

@@ -77,6 +77,28 @@ fn comes_back(tree: &Tree) {
         assert_eq!(manifest.lookup(&absent).unwrap(), None);
         assert_eq!(manifest.origin(&absent).unwrap(), None);
     }
+    in_any_order(&manifest, &entries);
+}
+
+/// What is found of one path does not depend on those that were asked for before.
+fn in_any_order(manifest: &UnverifiedManifest<&Vec<u8>>, entries: &[Entry]) {
+    let some = entries.iter().step_by(1 + entries.len() / 50);
+    let asked: Vec<(TreePath, Option<&Entry>)> = some
+        .flat_map(|entry| {
+            let absent = entry.path.join(b"absent\x01").unwrap();
+            let there = (entry.path.clone(), Some(entry));
+            [there.clone(), there, (absent, None)]
+        })
+        .collect();
+    let mut lookups = manifest.lookups();
+    let (forwards, backwards) = (asked.iter(), asked.iter().rev());
+    let leaping = asked.iter().step_by(5).chain(asked.iter().step_by(3));
+    for (path, entry) in forwards.chain(backwards).chain(leaping) {
+        assert_eq!(lookups.entry(path).unwrap().as_ref(), *entry, "{path}");
+        let from = entries.partition_point(|entry| entry.path < *path);
+        let next = manifest.entries_from(path).next().transpose().unwrap();
+        assert_eq!(next.as_ref(), entries.get(from), "{path}");
+    }
 }
 
 /// Every entry is in one part, where its ordinal and its path say.

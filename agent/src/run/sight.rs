@@ -43,7 +43,7 @@ const MOST_STARTED: usize = 256;
 pub(super) type Word = (u64, Told);
 
 /// What waits for the daemon: whoever looks waits with it, and so looks at more in one go.
-const QUEUED: usize = 16;
+const QUEUED: usize = 4;
 
 impl Sight {
     /// Nothing is watched before the first manifest.

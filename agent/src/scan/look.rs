@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 
 use drift::TreePath;
-use drift::manifest::ManifestError;
+use drift::manifest::{Lookups, ManifestError};
 
 use super::filesystems::Filesystems;
 use super::pipeline::judge_settled;
 use super::shared::{Led, Shared, Waits};
 use super::worker::{Told, Worker};
 use super::{Order, Pass, ScanError, ScanRequest, Sink, Verified};
-use crate::baseline::Baseline;
+use crate::baseline::{Baseline, ManifestFile};
 
 /// A look that is due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,11 +159,15 @@ impl Linked {
     }
 }
 
-/// Looks, telling `sink` every finding.
+/// Looks, telling `sink` every finding. `lookups` are the manifest's, and serve for one look after another.
 ///
 /// # Errors
 /// A manifest that cannot be read, or an interrupt. What was told until then stands for nothing.
-pub fn look(request: &LookRequest<'_>, sink: &mut Sink<'_>) -> Result<Looked, ScanError> {
+pub fn look(
+    request: &LookRequest<'_>,
+    lookups: &mut Lookups<'_, ManifestFile>,
+    sink: &mut Sink<'_>,
+) -> Result<Looked, ScanError> {
     let manifest = &request.baseline.manifest;
     let names_of_image = |path: &TreePath| matches!(manifest.lookup(path), Ok(Some(_)));
     let led = Led {
@@ -199,7 +203,7 @@ pub fn look(request: &LookRequest<'_>, sink: &mut Sink<'_>) -> Result<Looked, Sc
     let mut too_large = Vec::new();
     for look in request.looks {
         match look.reach {
-            Reach::Itself => worker.look_at(&look.path, &mut marks, &mut drain)?,
+            Reach::Itself => worker.look_at(&look.path, lookups, &mut marks, &mut drain)?,
             Reach::Below => {
                 if !worker.look_below(&look.path, request.most, &mut marks, &mut drain)? {
                     too_large.push(look.path.clone());
@@ -209,7 +213,7 @@ pub fn look(request: &LookRequest<'_>, sink: &mut Sink<'_>) -> Result<Looked, Sc
     }
     let besides = besides(request);
     for path in &besides {
-        worker.look_at(path, &mut marks, &mut drain)?;
+        worker.look_at(path, lookups, &mut marks, &mut drain)?;
     }
     drop(worker);
     let (later, _) = shared.finish();

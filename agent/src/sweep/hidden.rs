@@ -94,7 +94,7 @@ fn ours_at(ours: &[Mount], path: &[u8]) -> Option<((u32, u32), Vec<u8>)> {
 /// Whether the image holds anything there, but for the empty directory that is to be mounted on.
 fn hides_something(baseline: &Baseline, path: &TreePath) -> Result<bool, ManifestError> {
     let manifest = &baseline.manifest;
-    for entry in manifest.entries_of(&manifest.part_from(path)) {
+    for entry in manifest.entries_from(path) {
         let entry = entry?;
         if entry.path == *path && entry.node.kind() != Kind::Directory {
             return Ok(true);

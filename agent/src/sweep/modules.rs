@@ -63,17 +63,15 @@ pub(super) fn without_the_images(
         let Ok(place) = TreePath::new(place) else {
             continue;
         };
-        let part = baseline.manifest.part_from(&place);
-        for entry in baseline.manifest.entries_of(&part) {
+        for entry in baseline.manifest.entries_from(&place) {
             let entry = entry?;
-            if entry.path.is_within(&place) {
-                if entry.node.kind() == Kind::File
-                    && let Some(name) = module_of(entry.path.name())
-                {
-                    names.remove(&name);
-                }
-            } else if entry.path > place {
+            if !entry.path.is_within(&place) {
                 break;
+            }
+            if entry.node.kind() == Kind::File
+                && let Some(name) = module_of(entry.path.name())
+            {
+                names.remove(&name);
             }
         }
     }

@@ -109,6 +109,8 @@ const BEGINNING_REST: Duration = Duration::from_secs(1);
 const DOUBT_REST: Duration = Duration::from_secs(60);
 /// More programs than a machine starts again and again.
 const MOST_PROGRAMS: usize = 512;
+/// Looks begin so long after others: in a storm many are taken in one go, and whoever makes it gets further.
+const LOOKS_APART: Duration = Duration::from_millis(5);
 /// When nothing was looked at for so long, nothing is kept for it.
 const LOOKS_REST: Duration = Duration::from_secs(1);
 
@@ -324,8 +326,9 @@ impl Around {
     fn look(&self, gaze: &Gaze<'_>, jobs: &Receiver<Job>, done: &SyncSender<Vec<TreePath>>) {
         while let Ok(job) = jobs.recv() {
             let mut next = Some(job);
+            let mut lookups = gaze.baseline.manifest.lookups();
             while let Some((looks, touches)) = next {
-                let Some((sighting, again)) = gaze.take(looks, &touches) else {
+                let Some((sighting, again)) = gaze.take(looks, &touches, &mut lookups) else {
                     return;
                 };
                 (self.tell)(Told::Seen(Box::new(sighting)));
@@ -336,6 +339,7 @@ impl Around {
                 next = jobs.recv_timeout(LOOKS_REST).ok();
             }
             // What looks have read of the manifest is read again for the next one.
+            drop(lookups);
             gaze.baseline.manifest.forget_blocks();
             driftmark_kernel::process::trim_heap();
         }
@@ -350,6 +354,7 @@ impl Live<'_> {
         mounts: &mut Mounts,
     ) -> Ended {
         let mut looking: Option<Vec<Look>> = None;
+        let mut next_looks = Duration::ZERO;
         loop {
             if self.around.over.load(Ordering::Relaxed) {
                 return Ended::Told;
@@ -383,9 +388,10 @@ impl Live<'_> {
                 }
             }
             self.take_what_was_asked();
-            if looking.is_none() {
+            if looking.is_none() && next_looks <= now() {
                 let looks = self.settle.due(now());
                 if !looks.is_empty() {
+                    next_looks = now() + LOOKS_APART;
                     let touches = self.touches.take(&looks);
                     let is_sent = jobs.try_send((looks.clone(), touches)).is_ok();
                     looking = is_sent.then_some(looks);
@@ -393,7 +399,7 @@ impl Live<'_> {
             }
             let due = match looking {
                 Some(_) => None,
-                None => self.settle.next(),
+                None => self.settle.next().map(|due| due.max(next_looks)),
             };
             let beginning = is_out_of_step.then_some(self.next_beginning);
             let due = [due, beginning].into_iter().flatten().min();

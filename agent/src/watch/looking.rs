@@ -9,10 +9,11 @@ use drift::attribution::Attribution;
 use drift::compare::{Expectation, Finding, judge_passing};
 use drift::coverage::GapReason;
 use drift::finding::Drift;
+use drift::manifest::Lookups;
 use driftmark_kernel::fanotify::Mask;
 
 use super::actors::Touch;
-use crate::baseline::Baseline;
+use crate::baseline::{Baseline, ManifestFile};
 use crate::scan::filesystems::{Filesystems, is_absent};
 use crate::scan::look::{Covering, Linked, LookRequest, Looked, look};
 use crate::scan::{Look, Reach};
@@ -81,6 +82,7 @@ impl Gaze<'_> {
         &self,
         looks: Vec<Look>,
         touches: &BTreeMap<TreePath, Touch>,
+        lookups: &mut Lookups<'_, ManifestFile>,
     ) -> Option<(Sighting, Vec<TreePath>)> {
         let (looks, large): (Vec<_>, Vec<_>) =
             looks.into_iter().partition(|look| !self.is_large(look));
@@ -105,7 +107,7 @@ impl Gaze<'_> {
             most: MOST_ENTRIES,
             interrupt: self.over,
         };
-        let looked = look(&request, &mut |finding| match finding {
+        let looked = look(&request, lookups, &mut |finding| match finding {
             Finding::Drift(difference) => sighting.drifts.push(difference.drift),
             Finding::Gap(gap) if gap.reason == GapReason::Changing => again.push(gap.path),
             Finding::Gap(gap) => sighting.unseen.push(gap.path),
@@ -128,7 +130,7 @@ impl Gaze<'_> {
                     reach: Reach::Itself,
                 }));
                 sighting.unseen.extend(again.iter().cloned());
-                sighting.passed = self.passed(touches, &sighting);
+                sighting.passed = self.passed(touches, &sighting, lookups);
             }
             Err(crate::scan::ScanError::Interrupted) => return None,
             Err(error) => {
@@ -145,11 +147,8 @@ impl Gaze<'_> {
             return false;
         }
         let manifest = &self.baseline.manifest;
-        let from = manifest.entries_of(&manifest.part_from(&look.path));
-        let read = from.filter_map(Result::ok);
-        let within = read
-            .skip_while(|entry| entry.path < look.path)
-            .take_while(|entry| entry.path.is_within(&look.path));
+        let read = manifest.entries_from(&look.path).filter_map(Result::ok);
+        let within = read.take_while(|entry| entry.path.is_within(&look.path));
         look.path.is_root() || within.take(MOST_ENTRIES + 1).count() > MOST_ENTRIES
     }
 
@@ -165,7 +164,12 @@ impl Gaze<'_> {
     }
 
     /// Where something was done, and all is as it should be.
-    fn passed(&self, touches: &BTreeMap<TreePath, Touch>, sighting: &Sighting) -> Vec<Drift> {
+    fn passed(
+        &self,
+        touches: &BTreeMap<TreePath, Touch>,
+        sighting: &Sighting,
+        lookups: &mut Lookups<'_, ManifestFile>,
+    ) -> Vec<Drift> {
         let manifest = &self.baseline.manifest;
         let expectation = Expectation::new(manifest.header());
         let looks = Covering::of(&sighting.looks);
@@ -178,9 +182,11 @@ impl Gaze<'_> {
             let is_looked_at = looks.covers(path);
             let is_told = told.contains(path);
             let is_unseen = sighting.unseen.iter().any(|gap| path.is_within(gap));
-            let expected = match manifest.lookup(path) {
-                Ok(expected) if is_looked_at && !is_told && !is_unseen => expected,
-                _ => continue,
+            if !is_looked_at || is_told || is_unseen {
+                continue;
+            }
+            let Ok(expected) = lookups.entry(path) else {
+                continue;
             };
             // What a directory has, its own names say.
             let is_directory = touch.what.has(Mask::ON_DIRECTORY);

@@ -65,6 +65,9 @@ impl Settle {
     pub const MOST: usize = 16 * 1024;
     /// and so are fewer that are longer than this together, as anybody may make paths of [`TreePath::MAX_BYTES`].
     pub const MOST_BYTES: usize = 4 * 1024 * 1024;
+    /// So many looks are taken at once, and the last of them alone may be at a directory with all that is in it: what they
+    /// find is kept until it is told.
+    pub const MOST_AT_ONCE: usize = 1024;
 
     /// Takes a change that came at `now`.
     pub fn changed(&mut self, path: TreePath, change: Change, now: Duration) {
@@ -114,19 +117,28 @@ impl Settle {
         self.waiting.values().map(|waiting| waiting.due).min()
     }
 
-    /// Takes the looks that are due at `now`, in path order, none within another.
+    /// Takes looks that are due at `now`, in path order, none within another; the first ones where there are more than
+    /// [`Settle::MOST_AT_ONCE`]. Ask again until there are none.
     pub fn due(&mut self, now: Duration) -> Vec<Look> {
         let mut looks: Vec<Look> = Vec::new();
-        let mut covered_by: Option<TreePath> = None;
+        let (mut covered_by, mut left) = (None::<TreePath>, Settle::MOST_AT_ONCE);
         let due = self.waiting.extract_if(.., |path, waiting| {
-            let is_covered = covered_by
-                .as_ref()
-                .is_some_and(|above| path.is_within(above));
-            if waiting.due <= now && waiting.reach == Reach::Below && !is_covered {
-                covered_by = Some(path.clone());
-            }
             // What is looked at anyway needs no look of its own later.
-            is_covered || waiting.due <= now
+            if covered_by
+                .as_ref()
+                .is_some_and(|above| path.is_within(above))
+            {
+                return true;
+            }
+            let is_taken = waiting.due <= now && left > 0;
+            match waiting.reach {
+                Reach::Below if is_taken => {
+                    covered_by = Some(path.clone());
+                    left = 0;
+                }
+                _ => left -= usize::from(is_taken),
+            }
+            is_taken
         });
         for (path, waiting) in due {
             self.waiting_bytes -= bytes_of(&path);

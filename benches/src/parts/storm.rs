@@ -111,7 +111,7 @@ fn figure(storm: &Storm) -> Figure {
 /// How long it says that it saw nothing, in milliseconds, each time.
 fn blind(watched: &Watched) -> Vec<u64> {
     let all = watched.all_said().into_iter();
-    let lost = all.filter(|said| said.line.contains("the watch lost events"));
+    let lost = all.filter(|said| said.line.contains("events were lost"));
     lost.filter_map(|said| {
         let (_, after) = said.line.split_once("milliseconds")?;
         let digits = after.trim_start_matches(|it: char| !it.is_ascii_digit());

@@ -40,6 +40,11 @@ impl<'m, S: Source> Merge<'m, S> {
         Self::over(manifest.entries_of(part))
     }
 
+    /// Begins at a path, or the first entry after it.
+    pub fn from(manifest: &'m Contents<S>, first: &TreePath) -> Self {
+        Self::over(manifest.entries_from(first))
+    }
+
     fn over(entries: Entries<'m, S>) -> Self {
         Merge {
             entries,

@@ -32,6 +32,8 @@ pub struct Entries<'m, S> {
     contents: &'m Contents<S>,
     next_block: u64,
     end_block: u64,
+    /// What comes before it is passed over.
+    first: Option<TreePath>,
     current: Option<Cursor<'m>>,
     unpacker: Unpacker,
     last_set: Option<(u64, Xattrs)>,
@@ -59,11 +61,21 @@ impl<'m, S: Source> Entries<'m, S> {
         Self::blocks(contents, part.blocks.start, part.blocks.end)
     }
 
+    /// The entries from a path on.
+    pub(super) fn from(contents: &'m Contents<S>, first: &TreePath) -> Self {
+        let block = contents.header.index.block_of(first).unwrap_or(0);
+        Entries {
+            first: Some(first.clone()),
+            ..Self::blocks(contents, block, contents.block_count())
+        }
+    }
+
     fn blocks(contents: &'m Contents<S>, start: u64, end: u64) -> Self {
         Entries {
             contents,
             next_block: start,
             end_block: end,
+            first: None,
             current: None,
             unpacker: Unpacker::default(),
             last_set: None,
@@ -91,6 +103,11 @@ impl<'m, S: Source> Entries<'m, S> {
     fn advance(&mut self) -> Result<Option<Numbered>, ManifestError> {
         loop {
             if let Some((ordinal, record)) = self.take_record()? {
+                let is_before = |first: &TreePath| self.unpacker.compare(first).is_lt();
+                if self.first.as_ref().is_some_and(is_before) {
+                    continue;
+                }
+                self.first = None;
                 return self.number(ordinal, record).map(Some);
             }
             if self.next_block >= self.end_block {
@@ -98,19 +115,6 @@ impl<'m, S: Source> Entries<'m, S> {
             }
             self.enter_block()?;
         }
-    }
-
-    /// The entry at `path`, in a pass over one block. Nothing is made of those before it.
-    fn seek(&mut self, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
-        self.enter_block()?;
-        while let Some((ordinal, record)) = self.take_record()? {
-            match self.unpacker.compare(path) {
-                Ordering::Less => {}
-                Ordering::Equal => return self.number(ordinal, record).map(Some),
-                Ordering::Greater => break,
-            }
-        }
-        Ok(None)
     }
 
     /// The next record of the current block, with its ordinal; none at the end of it.
@@ -222,15 +226,73 @@ impl<S: Source> Iterator for NumberedEntries<'_, S> {
     }
 }
 
-/// Finds a path: the index says in which block it is, if it is in any.
+/// Finds paths, one after another. Those that are asked for in path order have what lies between them read once; nothing
+/// is made of it.
+#[derive(Debug)]
+pub struct Lookups<'m, S> {
+    /// A pass over the block that was looked into last.
+    entries: Entries<'m, S>,
+    block: Option<u64>,
+    /// The path that was asked for last, and the first record of the block that is not before it.
+    asked: TreePath,
+    ahead: Option<(u64, Record)>,
+}
+
+impl<'m, S: Source> Lookups<'m, S> {
+    pub(super) fn new(contents: &'m Contents<S>) -> Self {
+        Lookups {
+            entries: Entries::blocks(contents, 0, 0),
+            block: None,
+            asked: TreePath::default(),
+            ahead: None,
+        }
+    }
+
+    /// The entry at a path.
+    ///
+    /// # Errors
+    /// The same as [`Contents::lookup`].
+    pub fn entry(&mut self, path: &TreePath) -> Result<Option<Entry>, ManifestError> {
+        Ok(self.numbered(path)?.map(|numbered| numbered.entry))
+    }
+
+    /// The same, with its place.
+    pub(super) fn numbered(&mut self, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
+        // The index says in which block it is, if it is in any.
+        let Some(block) = self.entries.contents.header.index.block_of(path) else {
+            return Ok(None);
+        };
+        // After an error nothing is known of where it stands.
+        let stands_in = self.block.take();
+        if stands_in != Some(block) || *path < self.asked {
+            (self.entries.next_block, self.entries.end_block) = (block, block + 1);
+            self.entries.enter_block()?;
+            self.ahead = self.entries.take_record()?;
+        }
+        let found = self.seek(path)?;
+        self.asked.clone_from(path);
+        self.block = Some(block);
+        Ok(found)
+    }
+
+    fn seek(&mut self, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
+        while let Some((ordinal, record)) = &self.ahead {
+            match self.entries.unpacker.compare(path) {
+                Ordering::Less => self.ahead = self.entries.take_record()?,
+                Ordering::Equal => return self.entries.number(*ordinal, record.clone()).map(Some),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Finds one path.
 pub(super) fn find<S: Source>(
     contents: &Contents<S>,
     path: &TreePath,
 ) -> Result<Option<Numbered>, ManifestError> {
-    match contents.header.index.block_of(path) {
-        Some(block) => Entries::blocks(contents, block, block + 1).seek(path),
-        None => Ok(None),
-    }
+    Lookups::new(contents).numbered(path)
 }
 
 /// The entry at a place among all entries.

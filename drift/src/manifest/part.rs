@@ -28,19 +28,6 @@ impl Part {
             end,
         }
     }
-
-    /// All paths from `first` on. The entries of the block that it lies in come before it as well.
-    pub(super) fn from(index: &Index, first: &TreePath) -> Self {
-        let (blocks, (entries, _)) = (index.blocks(), index.counts());
-        let block = index.block_of(first).unwrap_or(0);
-        let before = index.get(block).map_or(0, |place| place.ordinals.start);
-        Part {
-            blocks: block..blocks,
-            ordinals: before..entries,
-            start: Some(first.clone()),
-            end: None,
-        }
-    }
 }
 
 /// Cuts the entries into parts of `blocks_each` blocks (at least one), in path order.

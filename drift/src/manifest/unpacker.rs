@@ -21,7 +21,7 @@ pub(super) struct Unpacker {
 }
 
 /// A record but for its path; its attribute set is still an offset.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record {
     pub(super) likeness: Likeness,
     pub(super) node: Node,

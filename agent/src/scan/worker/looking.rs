@@ -3,23 +3,27 @@
 use drift::TreePath;
 use drift::compare::{CompareError, Finding, Merge, Met};
 use drift::coverage::{Gap, GapReason};
+use drift::manifest::Lookups;
 
 use super::Worker;
+use crate::baseline::ManifestFile;
 use crate::scan::ScanError;
 use crate::scan::verified::Marks;
 use crate::scan::walk::{Visit, Walk, gap};
 
 impl Worker<'_> {
-    /// Looks at `path` alone. `drain` takes what was told: nobody else does meanwhile.
+    /// Looks at `path` alone, of which `lookups` tells what the image has. `drain` takes what was told: nobody else does
+    /// meanwhile.
     pub(in crate::scan) fn look_at(
         &mut self,
         path: &TreePath,
+        lookups: &mut Lookups<'_, ManifestFile>,
         marks: &mut Marks<'_>,
         drain: &mut dyn FnMut(),
     ) -> Result<(), ScanError> {
         self.leaves_long = false;
         let manifest = self.shared.manifest;
-        let entry = manifest.lookup(path).map_err(CompareError::from)?;
+        let entry = lookups.entry(path).map_err(CompareError::from)?;
         let mut met = entry.map(unnumbered);
         if let Some(gap) = self.filesystem_missing_at(path) {
             self.met(met, marks, Visit::Gap(gap))?;
@@ -51,7 +55,7 @@ impl Worker<'_> {
             drain();
             return Ok(true);
         }
-        let mut merge = Merge::part(manifest, &manifest.part_from(path));
+        let mut merge = Merge::from(manifest, path);
         let mut walk = Walk::new(self.shared.filesystems, manifest.rules());
         let (mut is_covered, mut left) = (false, most);
         let walked = walk.below(path, &mut |visit| -> Result<(), ScanError> {
@@ -59,11 +63,8 @@ impl Worker<'_> {
             // Nobody else hears of it: whoever interrupts a look does so for good.
             left = left.checked_sub(1).ok_or(ScanError::Interrupted)?;
             let missing = &mut |entry: drift::entry::Entry| {
-                // What comes before it in its block is not looked at.
-                if entry.path.is_within(path) {
-                    self.missing(&entry);
-                    drain();
-                }
+                self.missing(&entry);
+                drain();
             };
             match visit {
                 Visit::Gap(gap) => {
