@@ -10,6 +10,7 @@ use drift::report::{AgentBuild, RunId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::first_boot::FirstBoot;
 use super::guard::{self, Guards};
@@ -66,6 +67,8 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Whatever is waited for, all else is heard meanwhile.
+    let (mut reload, mut enrol) = (None, None);
     loop {
         tokio::select! {
             _ = ticks.tick() => daemon.tick(),
@@ -84,12 +87,14 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
                 }
             }
             Some(done) = daemon.tasks.join_next() => daemon.done(done),
-            Some(()) = changes.recv() => {
-                tokio::time::sleep(SETTLE).await;
+            Some(()) = changes.recv() => { reload.get_or_insert_with(settled); }
+            Some(()) = appeared.recv(), if daemon.link.is_none() => { enrol.get_or_insert_with(settled); }
+            () = reached(reload) => {
+                reload = None;
                 daemon.reload();
             }
-            Some(()) = appeared.recv(), if daemon.link.is_none() => {
-                tokio::time::sleep(SETTLE).await;
+            () = reached(enrol) => {
+                enrol = None;
                 daemon.enrolling.now();
                 waiting.now();
             }
@@ -111,6 +116,19 @@ pub(super) async fn run(config: Config, sources: Sources<'_>) -> Result<Ended, R
     }
     daemon.say_goodbye().await;
     Ok(Ended::Told)
+}
+
+/// When what was just written is whole.
+fn settled() -> Instant {
+    Instant::now() + SETTLE
+}
+
+/// Ends at that time; never where there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What begins with it, and what it hears from.
