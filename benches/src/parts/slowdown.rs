@@ -22,11 +22,8 @@ const BUILT: usize = 5;
 /// Whoever was started before has ended what it does when it starts.
 const QUIET: Duration = Duration::from_secs(2);
 
-pub(super) fn measure(_: &Path) -> Result<String> {
-    let home = Home::new()?;
-    fs::write(home.root().join("held"), "held").context("make the tree")?;
-    let agent = Agent::new(&home.root())?;
-    agent.bake()?;
+pub(super) fn unpack(_: &Path) -> Result<String> {
+    let (home, agent) = watched_tree()?;
     let archive = archive(&home)?;
     let place = home.root().join("new");
     let unpack = |place: &Path| {
@@ -45,7 +42,29 @@ pub(super) fn measure(_: &Path) -> Result<String> {
             fresh(&place, &unpack)
         }),
     ];
-    let tar = race(UNPACKED, &settle, &mut racers)?;
+    let runs = race(UNPACKED, &settle, &mut racers)?;
+    let [nobody, bare, agent] = [0, 1, 2].map(|nth: usize| seconds(&runs[nth]));
+    let shown = |what: &str, seconds: f64| Figure::shown(what, format!("{seconds:.2} s"));
+    Ok(format!(
+        "{}\nMedians of {UNPACKED} runs in turn, {HOW} The bare reader asks for the same events and reads them every 5 ms.\n",
+        budgets(&[
+            shown(&format!("`tar x` of {FILES} files, nobody watches"), nobody),
+            shown("with a bare reader", bare),
+            shown("with the agent", agent),
+            Figure::shown("agent to nobody", format!("{:.2} ×", agent / nobody)),
+            Figure::held(
+                "agent to bare reader",
+                "≤ 1.15 ×",
+                format!("{:.2} ×", agent / bare),
+                agent / bare <= 1.15,
+            ),
+        ])
+    ))
+}
+
+pub(super) fn build(_: &Path) -> Result<String> {
+    let (home, agent) = watched_tree()?;
+    let place = home.root().join("new");
     let sources = home.beside("sources");
     copy_sources(&sources)?;
     let build = |place: &Path| {
@@ -61,37 +80,34 @@ pub(super) fn measure(_: &Path) -> Result<String> {
             fresh(&place, &build)
         }),
     ];
-    let built = race(BUILT, &settle, &mut racers)?;
-    let seconds = |run: &Run| run.wall.as_secs_f64();
-    let (to_bare, to_nothing) = (
-        seconds(&tar[2]) / seconds(&tar[1]),
-        seconds(&tar[2]) / seconds(&tar[0]),
-    );
-    let lost = 100.0 * (seconds(&built[1]) / seconds(&built[0]) - 1.0);
-    let shown = |what: &str, run: &Run| Figure::shown(what, format!("{:.2} s", seconds(run)));
+    let runs = race(BUILT, &settle, &mut racers)?;
+    let [nobody, agent] = [0, 1].map(|nth: usize| seconds(&runs[nth]));
+    let shown = |what: &str, seconds: f64| Figure::shown(what, format!("{seconds:.2} s"));
+    let lost = 100.0 * (agent / nobody - 1.0);
     Ok(format!(
-        "{}\nMedians of {UNPACKED} and {BUILT} runs in turn, `sync` before each; what is unpacked and built is new in the watched tree, and so is \
-         drift. The bare reader asks for the same events and reads them every 5 ms. The agent has no collector: that would run on other \
-         machines. What is built is this project's `drift` and what it needs, from nothing.\n",
+        "{}\nMedians of {BUILT} runs in turn, {HOW} What is built is this project's `drift` and what it needs, from nothing.\n",
         budgets(&[
-            shown(
-                &format!("`tar x` of {FILES} files, nobody watches"),
-                &tar[0]
-            ),
-            shown("with a bare reader", &tar[1]),
-            shown("with the agent", &tar[2]),
-            Figure::shown("agent to nobody", format!("{to_nothing:.2} ×")),
-            Figure::held(
-                "agent to bare reader",
-                "≤ 1.15 ×",
-                format!("{to_bare:.2} ×"),
-                to_bare <= 1.15,
-            ),
-            shown("`cargo build`, nobody watches", &built[0]),
-            shown("with the agent", &built[1]),
-            Figure::held("slower by", "≤ 5 %", format!("{lost:.1} %"), lost <= 5.0,),
+            shown("`cargo build`, nobody watches", nobody),
+            shown("with the agent", agent),
+            Figure::held("slower by", "≤ 5 %", format!("{lost:.1} %"), lost <= 5.0),
         ])
     ))
+}
+
+/// What both have in common, as a sentence that ends one.
+const HOW: &str = "`sync` before each; what is made is new in the watched tree, and so is drift. The agent has no collector: \
+                   that would run on other machines.";
+
+fn watched_tree() -> Result<(Home, Agent)> {
+    let home = Home::new()?;
+    fs::write(home.root().join("held"), "held").context("make the tree")?;
+    let agent = Agent::new(&home.root())?;
+    agent.bake()?;
+    Ok((home, agent))
+}
+
+fn seconds(run: &Run) -> f64 {
+    run.wall.as_secs_f64()
 }
 
 /// What was made before is being written back, and what was started before is ending.
