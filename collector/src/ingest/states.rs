@@ -125,7 +125,7 @@ fn change(
         if fits {
             drifts::open_reported(tx, instance.row, open, now_ms)?;
         } else {
-            drifts::retell(tx, instance.row, open)?;
+            drifts::retell(tx, instance.row, open, now_ms)?;
         }
     }
     note_overflow(instance, report, fits);

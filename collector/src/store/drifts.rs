@@ -95,28 +95,35 @@ pub fn open_reported(
     now_ms: i64,
 ) -> rusqlite::Result<()> {
     self::open(tx, instance, Source::Agent, open.id, &open.drift, now_ms)?;
-    retell(tx, instance, open)
+    retell(tx, instance, open, now_ms)
 }
 
 /// Of what an agent says is open, and is, takes over what may change: what the host's package database says of it, which
-/// is the latest that was told, and who did it, which is the first.
+/// is the latest that was told, and who did it, which is the first ([`attribute`]).
 ///
 /// # Errors
 /// The database's.
-pub fn retell(tx: &Transaction<'_>, instance: i64, open: &OpenDrift) -> rusqlite::Result<()> {
+pub fn retell(
+    tx: &Transaction<'_>,
+    instance: i64,
+    open: &OpenDrift,
+    now_ms: i64,
+) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE drifts SET package = ?4
          WHERE instance = ?1 AND source = ?2 AND id = ?3 AND drift IS NOT NULL AND package IS NOT ?4",
     )?
     .execute((instance, Source::Agent as i64, open.id.0.as_bytes(), kept_package(open)))?;
     match &open.drift.attribution {
-        Some(attribution) => attribute(tx, instance, open.id, attribution.clone()),
+        Some(attribution) => attribute(tx, instance, open.id, attribution.clone(), now_ms),
         None => Ok(()),
     }
 }
 
 /// Adds who did it to a drift that is open and of which that was not told. What was told stays: an agent that was started
-/// again no longer knows it, and whoever does the same once more did not open the drift.
+/// again no longer knows it, and whoever does the same once more did not open the drift. But an agent may have seen a
+/// drift before it heard who did the last of it, and says so at once: until [`AMENDED_WITHIN_MS`] another process is
+/// taken for the one that was told.
 ///
 /// # Errors
 /// The database's.
@@ -125,15 +132,25 @@ pub fn attribute(
     instance: i64,
     id: DriftId,
     attribution: Box<Attribution>,
+    now_ms: i64,
 ) -> rusqlite::Result<()> {
     let place = (instance, Source::Agent as i64, id.0.as_bytes());
-    let kept: Option<String> = tx
-        .prepare_cached("SELECT drift FROM drifts WHERE instance = ?1 AND source = ?2 AND id = ?3")?
-        .query_row(place, |row| row.get(0))
-        .optional()?
-        .flatten();
-    let kept = kept.and_then(|text| serde_json::from_str::<Drift>(&text).ok());
-    let Some(mut drift) = kept.filter(|drift| drift.attribution.is_none()) else {
+    let kept: Option<(Option<String>, i64)> = tx
+        .prepare_cached(
+            "SELECT drift, opened_at_ms FROM drifts WHERE instance = ?1 AND source = ?2 AND id = ?3",
+        )?
+        .query_row(place, |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((Some(text), opened_at_ms)) = kept else {
+        return Ok(());
+    };
+    let is_just_opened = now_ms.saturating_sub(opened_at_ms) < AMENDED_WITHIN_MS;
+    let may_be_told = |drift: &Drift| match &drift.attribution {
+        None => true,
+        Some(before) => is_just_opened && is_another_process(before, &attribution),
+    };
+    let kept = serde_json::from_str::<Drift>(&text).ok();
+    let Some(mut drift) = kept.filter(may_be_told) else {
         return Ok(());
     };
     drift.attribution = Some(attribution);
@@ -144,6 +161,18 @@ pub fn attribute(
         .execute((place.0, place.1, place.2, text))?;
     }
     Ok(())
+}
+
+/// Far longer than an agent takes to hear of what it has seen already.
+const AMENDED_WITHIN_MS: i64 = 10_000;
+
+/// Whether the later one names a process, and not that of the one before.
+fn is_another_process(before: &Attribution, later: &Attribution) -> bool {
+    let name = |by: &Attribution| {
+        let process = by.process.as_ref()?;
+        Some((process.pid, process.started_milliseconds))
+    };
+    later.process.is_some() && name(before) != name(later)
 }
 
 /// What the host's package database says, as it is kept.

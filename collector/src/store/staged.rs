@@ -143,7 +143,7 @@ pub fn apply(
     tx.prepare_cached(gone)?.execute([instance])?;
     let open = drifts::sum(tx, instance)?.open;
     let room = drifts::IDS.saturating_sub(open);
-    retell(tx, instance)?;
+    retell(tx, instance, now_ms)?;
     tx.prepare_cached(
         "INSERT INTO drifts (instance, source, id, severity, opened_at_ms, drift, package)
          SELECT instance, ?2, id, severity, ?3, drift, package FROM staged_drifts AS new
@@ -162,7 +162,7 @@ pub fn apply(
 }
 
 /// Of what is open, takes over what the parts say that may change: as [`drifts::retell`] does from a whole report.
-fn retell(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<()> {
+fn retell(tx: &Transaction<'_>, instance: i64, now_ms: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE drifts SET package = new.package FROM staged_drifts AS new
          WHERE drifts.instance = ?1 AND drifts.source = ?2 AND drifts.drift IS NOT NULL
@@ -189,7 +189,7 @@ fn retell(tx: &Transaction<'_>, instance: i64) -> rusqlite::Result<()> {
             .query_row((instance, id.0.as_bytes()), |row| row.get(0))?;
         let told = serde_json::from_str::<Drift>(&text).ok();
         if let Some(attribution) = told.and_then(|drift| drift.attribution) {
-            drifts::attribute(tx, instance, id, attribution)?;
+            drifts::attribute(tx, instance, id, attribution, now_ms)?;
         }
     }
     Ok(())

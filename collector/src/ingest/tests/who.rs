@@ -52,7 +52,7 @@ async fn known(bench: &Bench) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn who_did_it_may_become_known_of_what_is_open_and_is_then_nobody_else() {
+async fn who_did_it_may_become_known_of_what_is_open_and_is_soon_nobody_else() {
     for (count, states) in [
         (1, StateUpdate::Change),
         (2, StateUpdate::Change),
@@ -65,12 +65,21 @@ async fn who_did_it_may_become_known_of_what_is_open_and_is_then_nobody_else() {
         let steps = [
             (None, &[][..]),
             (by(7), &[7]),
-            (by(8), &[7]),
-            (None, &[7]),
-            (Some(Box::new(Attribution::none())), &[7]),
+            // Whom the agent has not heard of in time.
+            (by(8), &[8]),
+            (None, &[8]),
+            (Some(Box::new(Attribution::none())), &[8]),
+            // Whoever does the same later.
+            (by(9), &[8]),
         ];
         let mut before = None;
         for (generation, (who, expected)) in (1..).zip(steps) {
+            if generation == 6 {
+                let age = "UPDATE drifts SET opened_at_ms = opened_at_ms - 10000";
+                let aged = bench.store.write(move |tx| Ok(tx.execute(age, [])?));
+                let aged: Result<_, StoreError> = aged.await;
+                aged.unwrap();
+            }
             for part in told(generation, count, who) {
                 let sent = Report { states, ..part };
                 assert!(!bench.send(sent).await.unwrap().verdict.resend_all);
@@ -87,7 +96,7 @@ async fn who_did_it_may_become_known_of_what_is_open_and_is_then_nobody_else() {
             };
             bench.send(other).await.unwrap();
         }
-        assert_eq!(known(&bench).await, [7], "{what}, and the other way after");
+        assert_eq!(known(&bench).await, [8], "{what}, and the other way after");
     }
 }
 
