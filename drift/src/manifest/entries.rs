@@ -3,7 +3,6 @@
 //! A block of entries is records ([`super::record`]), and zeros up to its end. How many it has, and which is the first, the
 //! index says.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::TreePath;
@@ -267,23 +266,34 @@ impl<'m, S: Source> Lookups<'m, S> {
         if stands_in != Some(block) || *path < self.asked {
             (self.entries.next_block, self.entries.end_block) = (block, block + 1);
             self.entries.enter_block()?;
-            self.ahead = self.entries.take_record()?;
+            self.ahead = None;
         }
-        let found = self.seek(path)?;
+        let is_there = self.seek(path)?;
         self.asked.clone_from(path);
         self.block = Some(block);
-        Ok(found)
+        match &self.ahead {
+            Some((ordinal, record)) if is_there => {
+                self.entries.number(*ordinal, record.clone()).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
-    fn seek(&mut self, path: &TreePath) -> Result<Option<Numbered>, ManifestError> {
-        while let Some((ordinal, record)) = &self.ahead {
-            match self.entries.unpacker.compare(path) {
-                Ordering::Less => self.ahead = self.entries.take_record()?,
-                Ordering::Equal => return self.entries.number(*ordinal, record.clone()).map(Some),
-                Ordering::Greater => break,
+    /// Goes on to the first record that is not before a path. Whether it is the one at it.
+    fn seek(&mut self, path: &TreePath) -> Result<bool, ManifestError> {
+        let mut record = match self.ahead.take() {
+            Some(ahead) => Some(ahead),
+            None => self.entries.take_record()?,
+        };
+        while record.is_some() {
+            let at = self.entries.unpacker.compare(path);
+            if at.is_ge() {
+                self.ahead = record;
+                return Ok(at.is_eq());
             }
+            record = self.entries.take_record()?;
         }
-        Ok(None)
+        Ok(false)
     }
 }
 
