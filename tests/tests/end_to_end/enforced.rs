@@ -124,8 +124,11 @@ fn what_the_image_does_not_hold_does_not_run_and_the_system_outlives_its_agent()
         "ls / > /dev/null; while read -r line; do echo $line; done < /proc/{}/status",
         pid.trim()
     );
-    let state = guarded.on(|machine| machine.exec(&lines))?;
-    ensure!(state.contains("State: T (stopped)"), "{state}");
+    // The signal is sent: its threads stop one after the other.
+    until("the agent to stop", LIMIT, || {
+        let state = guarded.on(|machine| machine.exec(&lines))?;
+        Ok(state.contains("State: T (stopped)").then_some(()))
+    })?;
     let began = Instant::now();
     ensure!(guarded.runs("while-it-is-stopped")?, "nothing runs");
     println!(
