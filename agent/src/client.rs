@@ -1,7 +1,7 @@
 //! Receives requests of the wire; hands back the collector's answers, bounded and understood.
 //!
-//! HTTP/1.1 over TLS by rustls with ring, one request at a time on a connection that is kept. Whom to trust is decided in [`trust`], who we are in [`credentials`]; both can
-//! be replaced while the client lives.
+//! HTTP/1.1 over TLS by rustls with ring, one request at a time on a connection that is kept. Whom to trust is decided in
+//! [`trust`], who we are in [`credentials`]; both can be replaced while the client lives.
 
 pub mod credentials;
 mod cryptography;

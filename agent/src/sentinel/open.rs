@@ -32,9 +32,49 @@ impl From<Drift> for Identified {
     }
 }
 
-/// By its id.
+/// What is ordered by a part of itself.
+trait Keyed {
+    type Key<'k>: Ord
+    where
+        Self: 'k;
+
+    fn key(&self) -> Self::Key<'_>;
+}
+
+/// By its key.
 #[derive(Debug, Clone)]
-struct ById(Arc<Identified>);
+struct By<K>(K);
+
+impl<K: Keyed> Ord for By<K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key().cmp(&other.0.key())
+    }
+}
+
+impl<K: Keyed> PartialOrd for By<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Keyed> PartialEq for By<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<K: Keyed> Eq for By<K> {}
+
+/// By its id.
+type ById = By<Arc<Identified>>;
+
+impl Keyed for Arc<Identified> {
+    type Key<'k> = DriftId;
+
+    fn key(&self) -> DriftId {
+        self.id
+    }
+}
 
 impl Borrow<DriftId> for ById {
     fn borrow(&self) -> &DriftId {
@@ -42,69 +82,31 @@ impl Borrow<DriftId> for ById {
     }
 }
 
-impl Ord for ById {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id.cmp(&other.0.id)
-    }
-}
-
-impl PartialOrd for ById {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for ById {}
-
 /// By its path, and then by its id.
 #[derive(Debug, Clone)]
-enum ByPath {
+enum Place {
     /// Before all that are there.
     At(TreePath),
     Open(Arc<Identified>),
 }
 
-impl ByPath {
-    fn key(&self) -> (&TreePath, Option<&DriftId>) {
+impl Keyed for Place {
+    type Key<'k> = (&'k TreePath, Option<DriftId>);
+
+    fn key(&self) -> Self::Key<'_> {
         match self {
-            ByPath::At(path) => (path, None),
-            ByPath::Open(it) => (&it.drift.path, Some(&it.id)),
+            Place::At(path) => (path, None),
+            Place::Open(it) => (&it.drift.path, Some(it.id)),
         }
     }
 }
-
-impl Ord for ByPath {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl PartialOrd for ByPath {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByPath {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for ByPath {}
 
 /// What is open, and who did it, as far as that was seen.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     all: BTreeMap<ById, Option<Arc<Attribution>>>,
     /// The same by path, once that was asked for since all of it was replaced.
-    places: Option<BTreeSet<ByPath>>,
+    places: Option<BTreeSet<By<Place>>>,
 }
 
 impl Open {
@@ -147,18 +149,18 @@ impl Open {
     /// Opens one, or says anew who did it.
     pub(super) fn open(&mut self, it: Arc<Identified>, by: Option<Arc<Attribution>>) {
         if let Some(places) = &mut self.places {
-            places.insert(ByPath::Open(Arc::clone(&it)));
+            places.insert(By(Place::Open(Arc::clone(&it))));
         }
-        self.all.insert(ById(it), by);
+        self.all.insert(By(it), by);
     }
 
     pub(super) fn close(
         &mut self,
         id: &DriftId,
     ) -> Option<(Arc<Identified>, Option<Arc<Attribution>>)> {
-        let (ById(it), by) = self.all.remove_entry(id)?;
+        let (By(it), by) = self.all.remove_entry(id)?;
         if let Some(places) = &mut self.places {
-            places.remove(&ByPath::Open(Arc::clone(&it)));
+            places.remove(&By(Place::Open(Arc::clone(&it))));
         }
         Some((it, by))
     }
@@ -168,7 +170,7 @@ impl Open {
         let mut before = std::mem::take(&mut self.all);
         let with_by = |it: Arc<Identified>| {
             let by = before.remove(&it.id).flatten();
-            (ById(it), by)
+            (By(it), by)
         };
         self.all = all.map(with_by).collect();
         self.places = None;
@@ -185,12 +187,12 @@ impl Open {
         let all = &self.all;
         let places = self.places.get_or_insert_with(|| {
             let all = all.keys();
-            all.map(|it| ByPath::Open(Arc::clone(&it.0))).collect()
+            all.map(|it| By(Place::Open(Arc::clone(&it.0)))).collect()
         });
-        let from = places.range(ByPath::At(look.path.clone())..);
-        let open = from.filter_map(|place| match place {
-            ByPath::Open(it) => Some(it),
-            ByPath::At(_) => None,
+        let from = places.range(By(Place::At(look.path.clone()))..);
+        let open = from.filter_map(|place| match &place.0 {
+            Place::Open(it) => Some(it),
+            Place::At(_) => None,
         });
         open.take_while(|it| look.covers(&it.drift.path))
     }

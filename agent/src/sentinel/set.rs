@@ -12,7 +12,7 @@ use super::news::News;
 use super::{Identified, Outcome, Sentinel, essence};
 use crate::scan::Pass;
 
-/// What one agent holds of them, as many as the collector keeps ids of, at some 500 bytes and a path each; an instance
+/// What one agent holds of them, as many as the collector keeps ids of, 560 bytes each where paths are short; an instance
 /// with more is no longer of its image in any sense.
 pub const MAX_OPEN_DRIFTS: usize = 250_000;
 

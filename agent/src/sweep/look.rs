@@ -398,7 +398,6 @@ impl Sweep<'_> {
     }
 }
 
-/// A file as its processes' links call it.
 /// None where they cannot be told.
 fn mounts_of(directory: &Directory) -> Option<Vec<Mount>> {
     let mut text = Vec::new();
